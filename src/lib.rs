@@ -1,0 +1,1 @@
+//! Composable userspace filesystem backends for microVM hosts.
