@@ -1,0 +1,131 @@
+//! `/dev/fuse`: opening it, cloning a connection's descriptor, moving requests and replies.
+
+use crate::check;
+use std::fs::OpenOptions;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+
+/// The device node.
+pub const DEVICE: &str = "/dev/fuse";
+
+/// `FUSE_DEV_IOC_CLONE`, `_IOR(229, 0, uint32_t)` in include/uapi/linux/fuse.h.
+const DEV_IOC_CLONE: libc::Ioctl = libc::_IOR::<u32>(229, 0);
+
+/// Opens the device: a descriptor that a mount can turn into a connection.
+///
+/// # Errors
+/// * `ENOENT`: the device node is missing.
+/// * `ENODEV`, `ENXIO`: the kernel has no FUSE.
+/// * `EACCES`, `EPERM`: this process may not open it.
+pub fn open() -> io::Result<OwnedFd> {
+    // std sets O_CLOEXEC.
+    let file =
+        OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOCTTY).open(DEVICE)?;
+    Ok(file.into())
+}
+
+/// Opens the device again as one more descriptor of `session`'s connection.
+///
+/// All clones share one queue of requests; a reply must be written to the descriptor that the
+/// request was read from.
+///
+/// # Errors
+/// As [`open`], and `EINVAL` or `EPERM`: `session` is no mounted connection.
+pub fn clone(session: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let device = open()?;
+    let mut source = session.as_raw_fd().cast_unsigned();
+    // SAFETY: the request reads one u32, which `source` is and which lives through the call.
+    check(unsafe { libc::ioctl(device.as_raw_fd(), DEV_IOC_CLONE, &raw mut source) })?;
+    Ok(device)
+}
+
+/// Reads one request into `buffer` and answers its length.
+///
+/// # Errors
+/// * `EINTR`, `EAGAIN`: try again.
+/// * `ENOENT`: the request was interrupted before it could be read; try again.
+/// * `ENODEV`: the filesystem is unmounted, or the connection was aborted.
+/// * `EINVAL`: `buffer` is smaller than the kernel's minimum (8 KiB, or what INIT made of it).
+pub fn read(device: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: the pointer and length describe `buffer`, which lives through the call.
+    let n =
+        check(unsafe { libc::read(device.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) })?;
+    Ok(n.cast_unsigned())
+}
+
+/// Reads one request into `buffers`, one after another; otherwise as [`read`].
+///
+/// # Errors
+/// As [`read`].
+pub fn readv(device: BorrowedFd<'_>, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+    let count = libc::c_int::try_from(buffers.len()).unwrap_or(libc::c_int::MAX);
+    // SAFETY: IoSliceMut is guaranteed to be laid out as iovec; the buffers live through the call.
+    let n = check(unsafe { libc::readv(device.as_raw_fd(), buffers.as_mut_ptr().cast(), count) })?;
+    Ok(n.cast_unsigned())
+}
+
+/// Writes one whole reply or notification.
+///
+/// # Errors
+/// * `ENOENT`: the request was interrupted and nobody waits for this reply. For a notification:
+///   the kernel does not know that object.
+/// * `EINVAL`: the message is malformed, or its length differs from what its header says.
+/// * `ENODEV`: the filesystem is unmounted.
+pub fn writev(device: BorrowedFd<'_>, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
+    let count = libc::c_int::try_from(buffers.len()).unwrap_or(libc::c_int::MAX);
+    // SAFETY: IoSlice is guaranteed to be laid out as iovec; the buffers live through the call.
+    let n = check(unsafe { libc::writev(device.as_raw_fd(), buffers.as_ptr().cast(), count) })?;
+    Ok(n.cast_unsigned())
+}
+
+/// Moves up to `len` bytes between two descriptors, one of which is a pipe: splice(2).
+///
+/// # Errors
+/// * `EINVAL`: neither end is a pipe, or one end cannot be spliced.
+/// * `EAGAIN`: a non-blocking end is not ready.
+pub fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, len: usize) -> io::Result<usize> {
+    let none = std::ptr::null_mut();
+    let flags = libc::SPLICE_F_MOVE;
+    // SAFETY: both offsets are null, which means "the descriptor's own position".
+    let n =
+        check(unsafe { libc::splice(from.as_raw_fd(), none, to.as_raw_fd(), none, len, flags) })?;
+    Ok(n.cast_unsigned())
+}
+
+/// Sets or clears `O_NONBLOCK`. It belongs to the open description, so a clone has its own.
+///
+/// # Errors
+/// None is known for an open descriptor.
+pub fn set_nonblocking(device: BorrowedFd<'_>, on: bool) -> io::Result<()> {
+    // SAFETY: F_GETFL takes no argument.
+    let flags = check(unsafe { libc::fcntl(device.as_raw_fd(), libc::F_GETFL) })?;
+    let wanted = if on { flags | libc::O_NONBLOCK } else { flags & !libc::O_NONBLOCK };
+    // SAFETY: F_SETFL takes an integer.
+    check(unsafe { libc::fcntl(device.as_raw_fd(), libc::F_SETFL, wanted) })?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn clone_ioctl_has_the_kernels_number() {
+        assert_eq!(DEV_IOC_CLONE, 0x8004_e500);
+    }
+
+    #[test]
+    fn read_before_a_mount_is_refused() {
+        let Ok(device) = open() else {
+            eprintln!("skipped: no /dev/fuse");
+            return;
+        };
+        let error = read(device.as_fd(), &mut [0; 8192]).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+        // EPERM since 6.18, EINVAL before.
+        let errno = clone(device.as_fd()).unwrap_err().raw_os_error();
+        assert!(errno == Some(libc::EPERM) || errno == Some(libc::EINVAL), "{errno:?}");
+    }
+}

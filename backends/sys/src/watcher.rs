@@ -1,0 +1,152 @@
+//! A process that unmounts when the server is gone.
+//!
+//! A server that gave up root can no longer unmount what root mounted, and a server that was
+//! killed cannot do anything. So, before it drops its privilege, it forks a process that keeps
+//! them, holds nothing but one end of a socket, and waits: when the server closes the other end,
+//! by choice or by dying, it detaches the mount and exits. It never runs another line of the
+//! server's code and takes no input: all it can do is that one unmount.
+
+use crate::mount::{Device, detach_raw, device_at_raw};
+use crate::{c_path, check};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+/// A watcher, in the process that it watches.
+#[derive(Debug)]
+pub struct Watcher {
+    process: libc::pid_t,
+    /// Dropped to make the watcher act; `None` once it was told.
+    lifeline: Option<OwnedFd>,
+}
+
+impl Watcher {
+    /// Forks a watcher that detaches the mount at `target`, if `device` is still what is mounted
+    /// there.
+    ///
+    /// Call it after mounting, before giving up privileges. No descriptor but its own end of the
+    /// lifeline stays open in the watcher.
+    ///
+    /// # Errors
+    /// * `EAGAIN`, `ENOMEM`: no process can be made.
+    /// * `EMFILE`, `ENFILE`: no descriptor is left.
+    pub fn start(target: &Path, device: Device) -> io::Result<Self> {
+        let target = c_path(target)?;
+        let (lifeline, watched) = UnixStream::pair()?;
+        // SAFETY: `watch` runs in the child of a process that may have threads, so it makes only
+        // async-signal-safe calls (system calls, no allocation, no locks) and never returns.
+        // What it uses (`target`, `watched`) was made before and is copied with the address space.
+        let process = check(unsafe { libc::fork() })?;
+        if process == 0 {
+            watch(watched.as_raw_fd(), &target, device);
+        }
+        Ok(Self { process, lifeline: Some(lifeline.into()) })
+    }
+
+    /// Lets the watcher unmount and waits for it to end.
+    pub fn finish(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        if self.lifeline.take().is_none() {
+            return;
+        }
+        let mut status = 0;
+        loop {
+            // SAFETY: `status` lives through the call, and the process is our child, not waited
+            // for before.
+            let waited = check(unsafe { libc::waitpid(self.process, &mut status, 0) });
+            match waited {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                _ => return,
+            }
+        }
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// The watcher's life. Async-signal-safe, as is everything after a fork of a threaded process.
+fn watch(lifeline: libc::c_int, target: &std::ffi::CStr, device: Device) -> ! {
+    // SAFETY: plain system calls with integers, live strings and live locals. close_range leaves
+    // only `lifeline` open; the session and the full mask keep a terminal's Ctrl-C, meant for the
+    // server, from ending the watcher first.
+    unsafe {
+        let mut all = std::mem::zeroed();
+        libc::sigfillset(&mut all);
+        libc::sigprocmask(libc::SIG_BLOCK, &all, std::ptr::null_mut());
+        libc::setsid();
+        libc::prctl(libc::PR_SET_NAME, c"stratafs-umount".as_ptr());
+        let own = lifeline.cast_unsigned();
+        if own > 0 {
+            libc::syscall(libc::SYS_close_range, 0u32, own - 1, 0u32);
+        }
+        libc::syscall(libc::SYS_close_range, own + 1, u32::MAX, 0u32);
+        libc::chdir(c"/".as_ptr());
+        let mut byte = 0u8;
+        // The server never writes, so the only ends are end-of-file and errors. EINTR cannot be:
+        // all signals are blocked.
+        libc::read(lifeline, (&raw mut byte).cast(), 1);
+    }
+    if device_at_raw(target).is_ok_and(|now| now == device) {
+        let _ = detach_raw(target);
+    }
+    // SAFETY: ends this process without running the server's exit handlers.
+    unsafe { libc::_exit(0) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mount::{MountFlags, device_at, mount};
+
+    /// A tmpfs on a directory of its own, detached and removed at the end.
+    struct Tmpfs(std::path::PathBuf);
+
+    impl Tmpfs {
+        fn new(name: &str) -> Option<Self> {
+            let path = std::env::temp_dir().join(format!("stratafs-{name}-{}", std::process::id()));
+            std::fs::create_dir_all(&path).unwrap();
+            match mount(c"none", &path, c"tmpfs", MountFlags::empty(), c"size=64k") {
+                Ok(()) => Some(Self(path)),
+                Err(error) => {
+                    eprintln!("skipped: cannot mount a tmpfs: {error}");
+                    let _ = std::fs::remove_dir(&path);
+                    None
+                }
+            }
+        }
+    }
+
+    impl Drop for Tmpfs {
+        fn drop(&mut self) {
+            let _ = crate::mount::detach(&self.0);
+            let _ = std::fs::remove_dir(&self.0);
+        }
+    }
+
+    #[test]
+    fn finish_of_a_watcher_detaches_the_mount() {
+        let Some(tmpfs) = Tmpfs::new("watched") else { return };
+        let device = device_at(&tmpfs.0).unwrap();
+        let watcher = Watcher::start(&tmpfs.0, device).unwrap();
+        assert_eq!(device_at(&tmpfs.0).unwrap(), device);
+        watcher.finish();
+        assert_ne!(device_at(&tmpfs.0).unwrap(), device);
+    }
+
+    #[test]
+    fn finish_after_another_mount_took_the_place_leaves_it() {
+        let Some(tmpfs) = Tmpfs::new("stacked") else { return };
+        let device = device_at(&tmpfs.0).unwrap();
+        let other = Device { major: device.major, minor: device.minor + 1 };
+        Watcher::start(&tmpfs.0, other).unwrap().finish();
+        assert_eq!(device_at(&tmpfs.0).unwrap(), device);
+    }
+}
