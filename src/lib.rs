@@ -1,1 +1,5 @@
 //! Composable userspace filesystem backends for microVM hosts.
+
+#![forbid(unsafe_code)]
+
+pub mod protocol;

@@ -1,0 +1,99 @@
+//! Who asks.
+
+use crate::XattrName;
+
+/// The user and group for whom an object is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// Filesystem user id of the caller.
+    pub uid: u32,
+    /// Filesystem group id of the caller.
+    pub gid: u32,
+}
+
+/// A label that the client's security module wants on a new object (FUSE_SECURITY_CTX).
+#[derive(Clone, Copy, Debug)]
+pub struct SecurityContext<'a> {
+    /// The attribute, such as `security.selinux`.
+    pub name: XattrName<'a>,
+    /// Its value.
+    pub value: &'a [u8],
+}
+
+/// Who asks, and how.
+///
+/// Permissions are the kernel's: a filesystem checks none. The ids are used for the ownership of
+/// new objects only, and are absent where the client does not send them (ALLOW_IDMAP sends −1 with
+/// every request but creations).
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Context<'a> {
+    /// The calling process in the client's view; 0 where unknown.
+    pub pid: u32,
+    /// The caller's umask: applied by the filesystem to the mode of a new object.
+    pub umask: u32,
+    /// The caller, for the ownership of new objects.
+    pub caller: Option<Credentials>,
+    /// A supplementary group of the caller that equals the parent's group (CREATE_SUPP_GROUP).
+    pub supplementary_group: Option<u32>,
+    /// A label for the new object.
+    pub security: Option<SecurityContext<'a>>,
+    internal: bool,
+}
+
+impl<'a> Context<'a> {
+    /// A request of a client's process.
+    #[must_use]
+    pub fn new(pid: u32, caller: Option<Credentials>) -> Self {
+        Self { pid, umask: 0, caller, supplementary_group: None, security: None, internal: false }
+    }
+
+    /// A call that a composing layer makes for itself: it may see and make what is hidden from
+    /// clients (records, whiteouts), and new objects belong to `0:0` until the layer says otherwise.
+    #[must_use]
+    pub fn internal() -> Self {
+        let root = Credentials { uid: 0, gid: 0 };
+        Self { internal: true, ..Self::new(0, Some(root)) }
+    }
+
+    /// Whether a layer calls for itself; see [`Context::internal`].
+    #[must_use]
+    pub fn is_internal(&self) -> bool {
+        self.internal
+    }
+
+    /// The same context with this umask.
+    #[must_use]
+    pub fn with_umask(mut self, umask: u32) -> Self {
+        self.umask = umask;
+        self
+    }
+
+    /// The same context with this supplementary group.
+    #[must_use]
+    pub fn with_supplementary_group(mut self, group: Option<u32>) -> Self {
+        self.supplementary_group = group;
+        self
+    }
+
+    /// The same context with this label for the new object.
+    #[must_use]
+    pub fn with_security(mut self, security: Option<SecurityContext<'a>>) -> Self {
+        self.security = security;
+        self
+    }
+
+    /// The owner of a new object: the caller, or `0:0` where the client sent none.
+    #[must_use]
+    pub fn owner(&self) -> Credentials {
+        self.caller.unwrap_or(Credentials { uid: 0, gid: 0 })
+    }
+
+    /// Whether the caller belongs to `group`, as far as the client told: the rule by which a
+    /// setgid bit survives.
+    #[must_use]
+    pub fn is_in_group(&self, group: u32) -> bool {
+        let owner = self.owner();
+        owner.uid == 0 || owner.gid == group || self.supplementary_group == Some(group)
+    }
+}

@@ -1,0 +1,74 @@
+//! Telling a client's kernel that what it keeps is no longer true.
+
+use std::fmt;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::{Name, NodeId};
+
+/// A way to one client's caches.
+///
+/// Every method only queues: it never blocks, whatever locks the caller holds, and never fails. A
+/// queue that overflows turns into one notice that drops everything, so an invalidation is late at
+/// worst and never lost where [`Notifier::reaches_kernel`] holds.
+pub trait Notifier: Send + Sync {
+    /// The data of `node` in `len` bytes from `offset` changed, and its attributes too; a `len` of
+    /// 0 is up to the end. With an `offset` below 0 only the attributes did.
+    fn inval_inode(&self, node: NodeId, offset: i64, len: i64);
+
+    /// The name `name` in `parent` may lead elsewhere.
+    fn inval_entry(&self, parent: NodeId, name: Name<'_>);
+
+    /// The name `name` in `parent`, that led to `child`, is gone; whoever watches it is told.
+    fn delete(&self, parent: NodeId, child: NodeId, name: Name<'_>);
+
+    /// Every name that the client keeps may lead elsewhere (NOTIFY_INC_EPOCH).
+    fn inval_all_entries(&self);
+
+    /// Whether notices reach the kernel at all. Over virtio-fs they do not, for mainline guests have
+    /// no queue for them: there timeouts alone bound staleness.
+    fn reaches_kernel(&self) -> bool;
+
+    /// Whether the client is gone for good, so that the notifier can be let go of.
+    fn is_closed(&self) -> bool;
+}
+
+/// The notifiers attached to a filesystem: one for each session that is served.
+#[derive(Default)]
+pub struct Notifiers(Mutex<Arc<[Arc<dyn Notifier>]>>);
+
+impl Notifiers {
+    /// None yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a notifier, and lets go of those that are closed.
+    pub fn attach(&self, notifier: Arc<dyn Notifier>) {
+        let mut list = self.0.lock();
+        let open = list.iter().filter(|n| !n.is_closed()).cloned();
+        *list = open.chain([notifier]).collect();
+    }
+
+    /// Calls `notice` with each notifier, with no lock held.
+    pub fn each(&self, notice: impl Fn(&dyn Notifier)) {
+        let list = Arc::clone(&self.0.lock());
+        for notifier in list.iter() {
+            notice(notifier.as_ref());
+        }
+    }
+
+    /// Whether notices reach every attached client; without any client, they do.
+    #[must_use]
+    pub fn reach_kernel(&self) -> bool {
+        Arc::clone(&self.0.lock()).iter().all(|n| n.is_closed() || n.reaches_kernel())
+    }
+}
+
+impl fmt::Debug for Notifiers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Notifiers({})", self.0.lock().len())
+    }
+}

@@ -1,0 +1,60 @@
+//! The seam between the protocol and a transport.
+//!
+//! A transport hands the protocol one request as a [`WriteSource`](stratafs_core::WriteSource) that
+//! gives the request's bytes in order, from its header on, and a [`ReplySlot`] for the answer. The
+//! protocol copies header and arguments out once, and leaves file data where it is: it is pulled by
+//! the filesystem from the same source, and put by it into the slot's payload.
+
+use std::fmt;
+
+use stratafs_core::{Errno, ReadSink};
+
+/// Length of `fuse_out_header`, in bytes: every reply begins with one.
+pub const OUT_HEADER_LEN: usize = 16;
+
+/// A reply could not be given: the client was interrupted or is gone. What the reply carried (a
+/// lookup, a handle) is undone by the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Undeliverable;
+
+impl fmt::Display for Undeliverable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the client did not take the reply")
+    }
+}
+
+impl std::error::Error for Undeliverable {}
+
+/// The place for the answer to one request.
+///
+/// Exactly one of the consuming methods is called for each slot. The transport writes the header
+/// (`fuse_out_header`: length, error, unique) by itself, from what it is told.
+pub trait ReplySlot: Sized {
+    /// The sink for the payload, which follows the header. Its room is what the client offers, or
+    /// the transport's largest reply.
+    fn payload(&mut self) -> &mut dyn ReadSink;
+
+    /// Throws away what the payload holds.
+    fn clear(&mut self);
+
+    /// Answers success with the payload, or the error alone.
+    ///
+    /// # Errors
+    /// [`Undeliverable`]: the client did not take it.
+    fn send(self, unique: u64, answer: Result<(), Errno>) -> Result<(), Undeliverable>;
+
+    /// Ends a request that has no reply (FORGET), or one so malformed that there is nobody to
+    /// answer.
+    fn finish(self);
+
+    /// Takes the duty to answer away from the worker, for an answer that comes later and has no
+    /// payload.
+    fn detach(self) -> Box<dyn DetachedReply>;
+}
+
+/// The duty to answer, taken from its worker by [`ReplySlot::detach`]. Dropped unanswered, the
+/// client waits for ever: the protocol never does.
+pub trait DetachedReply: Send {
+    /// Answers success without a payload, or the error.
+    fn send(self: Box<Self>, unique: u64, answer: Result<(), Errno>);
+}
