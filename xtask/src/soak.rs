@@ -1,0 +1,199 @@
+//! `cargo xtask soak`: the long forms, for a night or before a release.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
+
+use crate::process::{self, cargo, run_checked, source_root, target_profile_dir};
+use crate::suites::{self, Tally, Targets};
+use crate::target::Scratch;
+use crate::tools::{CARGO_DENY, CARGO_FUZZ, FSX};
+
+/// Arguments of `cargo xtask soak`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Minutes for each fuzz target.
+    #[arg(long, default_value_t = 10)]
+    minutes: u64,
+
+    /// What to run [default: all].
+    #[arg(value_name = "NAME")]
+    names: Vec<Soak>,
+}
+
+/// One long form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Soak {
+    /// Every fuzz target, with the address sanitizer.
+    Fuzz,
+    /// 50 runs of fsx of 20,000 operations each.
+    Fsx,
+    /// 10 million random and malformed requests.
+    Malformed,
+    /// Licences, bans and sources of every dependency.
+    Deny,
+    /// 1,000,000 files in one mount.
+    ManyFiles,
+}
+
+const ALL: [Soak; 5] = [Soak::Deny, Soak::Malformed, Soak::ManyFiles, Soak::Fsx, Soak::Fuzz];
+
+const FUZZ_TARGETS: [&str; 2] = ["fuse_raw", "spec"];
+const MALFORMED_REQUESTS: u64 = 10_000_000;
+const FSX_RUNS: u64 = 50;
+const FSX_OPERATIONS: u64 = 20_000;
+const DIRECTORIES: usize = 1_000;
+const FILES_IN_EACH: usize = 1_000;
+
+impl fmt::Display for Soak {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Fuzz => "fuzz",
+            Self::Fsx => "fsx",
+            Self::Malformed => "malformed",
+            Self::Deny => "deny",
+            Self::ManyFiles => "many-files",
+        })
+    }
+}
+
+/// Runs the chosen forms, every one of them though an earlier failed.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let names = if args.names.is_empty() { &ALL[..] } else { &args.names };
+    let mut failed = Vec::new();
+    for name in names {
+        println!("\n== soak {name}");
+        let start = Instant::now();
+        let outcome = match name {
+            Soak::Fuzz => fuzz(args.minutes),
+            Soak::Fsx => fsx(),
+            Soak::Malformed => malformed(),
+            Soak::Deny => deny(),
+            Soak::ManyFiles => many_files(),
+        };
+        let took = start.elapsed().as_secs();
+        match outcome {
+            Ok(()) => println!("== soak {name}: ok, {took} s"),
+            Err(error) => {
+                println!("== soak {name}: FAILED, {took} s: {error:#}");
+                failed.push(name.to_string());
+            }
+        }
+    }
+    if failed.is_empty() { Ok(()) } else { bail!("failed: {}", failed.join(", ")) }
+}
+
+fn fuzz(minutes: u64) -> Result<()> {
+    let program = CARGO_FUZZ.install()?;
+    for target in FUZZ_TARGETS {
+        let mut fuzz = Command::new(&program);
+        // The sanitizer is a flag that a stable compiler takes only when it is told to bootstrap.
+        fuzz.current_dir(source_root()).env("RUSTC_BOOTSTRAP", "1");
+        fuzz.args(["fuzz", "run", "--sanitizer", "address", target]);
+        let seeds = Path::new("fuzz/seeds").join(target);
+        if source_root().join(&seeds).is_dir() {
+            // What is found goes to the first directory; the seeds are only read.
+            let corpus = format!("fuzz/corpus/{target}");
+            fs::create_dir_all(source_root().join(&corpus))?;
+            fuzz.arg(corpus).arg(seeds);
+        }
+        fuzz.args(["--", &format!("-max_total_time={}", minutes * 60), "-rss_limit_mb=2048"]);
+        process::run(&mut fuzz)?;
+    }
+    Ok(())
+}
+
+fn fsx() -> Result<()> {
+    FSX.install()?;
+    let scratch = Scratch::new()?;
+    let targets = memfs()?;
+    let mut tally = Tally::default();
+    for seed in 0..FSX_RUNS {
+        // Every fifth without the kernel's caches.
+        let target = if seed % 5 == 4 { &targets.uncached } else { &targets.cached };
+        tally += suites::exercise(target, &scratch, 1_000 + seed, FSX_OPERATIONS)?;
+    }
+    println!("fsx: {tally}");
+    ensure!(tally.failed + tally.skipped == 0, "not every run passed");
+    Ok(())
+}
+
+fn malformed() -> Result<()> {
+    let mut test = cargo();
+    test.args(["test", "--release", "-p", "stratafs", "--test", "in_process", "malformed"]);
+    test.args(["--", "--nocapture"]);
+    test.env("STRATAFS_MALFORMED_REQUESTS", MALFORMED_REQUESTS.to_string());
+    process::run(&mut test)
+}
+
+fn deny() -> Result<()> {
+    let program = CARGO_DENY.install()?;
+    let mut deny = Command::new(program);
+    deny.current_dir(source_root());
+    // The advisories are left to who can reach their database.
+    process::run(deny.args(["--all-features", "check", "licenses", "bans", "sources"]))
+}
+
+/// Creates, counts, reads a sample of and removes a million files, and every inode comes back.
+fn many_files() -> Result<()> {
+    let scratch = Scratch::new()?;
+    let mounted = memfs()?.cached.mount(&scratch, "many")?;
+    let inodes_used = |when: &str| -> Result<u64> {
+        let mut df = Command::new("df");
+        df.args(["--output=iused"]).arg(mounted.path());
+        let text = run_checked(&mut df, &scratch.file("df.log"), Duration::from_secs(60))?;
+        let number = text.lines().last().and_then(|line| line.trim().parse().ok());
+        number.with_context(|| format!("df {when} printed {text}"))
+    };
+    let before = inodes_used("before")?;
+    for directory in 0..DIRECTORIES {
+        let parent = mounted.path().join(format!("d{directory}"));
+        fs::create_dir(&parent)?;
+        for index in 0..FILES_IN_EACH {
+            File::create_new(parent.join(format!("f{index}")))
+                .and_then(|mut file| write!(file, "{directory} {index}"))
+                .with_context(|| format!("file {index} of directory {directory}"))?;
+        }
+    }
+    let files = DIRECTORIES * FILES_IN_EACH;
+    let made = inodes_used("after")?.saturating_sub(before);
+    ensure!(made == (files + DIRECTORIES) as u64, "df counts {made} inodes for {files} files");
+    let mut listed = 0;
+    for directory in 0..DIRECTORIES {
+        let parent = mounted.path().join(format!("d{directory}"));
+        listed += fs::read_dir(&parent)?.filter(Result::is_ok).count();
+        let sample = directory * 7 % FILES_IN_EACH;
+        let text = fs::read_to_string(parent.join(format!("f{sample}")))?;
+        ensure!(text == format!("{directory} {sample}"), "a file holds {text:?}");
+    }
+    ensure!(listed == files, "{listed} of {files} files are listed");
+    println!("{files} files; the server holds {}", resident(mounted.server_pid())?);
+    for directory in 0..DIRECTORIES {
+        fs::remove_dir_all(mounted.path().join(format!("d{directory}")))?;
+    }
+    let after = inodes_used("at the end")?;
+    ensure!(after == before, "{after} inodes are used where {before} were");
+    mounted.unmount()
+}
+
+/// The resident memory of a process, as the kernel writes it.
+fn resident(pid: Option<u32>) -> Result<String> {
+    let pid = pid.context("no server")?;
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    Ok(line.context("no VmRSS")?.trim().to_owned())
+}
+
+/// A MemFs served by an optimised build, as these run for long.
+fn memfs() -> Result<Targets> {
+    process::run(cargo().args(["build", "--release", "-p", "stratafs"]))?;
+    let profiles = target_profile_dir()?;
+    let target = profiles.parent().context("no target directory")?;
+    Ok(Targets::memfs(target.join("release/stratafs")))
+}

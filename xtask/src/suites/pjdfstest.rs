@@ -1,0 +1,225 @@
+//! pjdfstest: POSIX conformance, on a mount and on tmpfs, compared test by test.
+//!
+//! tmpfs on the same machine says what a kernel expects of a filesystem in memory, so what it passes
+//! must pass, and only what it skips may be skipped.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::{Tally, Targets};
+use crate::process::{is_root, run_collecting};
+use crate::target::{Mounted, Scratch, Target};
+use crate::tools::PJDFSTEST;
+
+/// The suite of this version has so many tests on Linux.
+const TESTS: usize = 398;
+/// They run once with caches and once without.
+pub(super) const CASES: usize = 2 * TESTS;
+
+/// Tests that remount read-only. They are a process of their own: the others leave file descriptors
+/// open, with which a remount is EBUSY.
+const REMOUNTING: &str = "erofs";
+
+/// Its path is `MOUNT/.tmpXXXXXX/.tmpXXXXXX`.
+const NESTED_BYTES: usize = 22;
+
+const DEADLINE: Duration = Duration::from_secs(300);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Passed,
+    Failed,
+    Skipped,
+}
+
+type Outcomes = BTreeMap<String, Outcome>;
+
+/// Runs the tests on tmpfs, then on each target.
+pub(super) fn run(targets: &Targets, scratch: &Scratch) -> Result<Tally> {
+    let mut tally = Tally::default();
+    let Some(program) = PJDFSTEST.program().filter(|_| is_root()) else {
+        println!("SKIPPED: pjdfstest takes root, and the program that the stage tools installs");
+        tally.skipped = CASES;
+        return Ok(tally);
+    };
+    let reference = outcomes(&program, &Target::Tmpfs, scratch, "tmpfs")?;
+    let passing = reference.values().filter(|outcome| **outcome == Outcome::Passed).count();
+    println!("tmpfs passes {passing} of {} tests", reference.len());
+    // A reference that passes little would let anything pass.
+    if reference.len() != TESTS || passing < TESTS - 10 {
+        bail!(
+            "tmpfs should pass nearly all of {TESTS} tests, so the suite itself is not well here"
+        );
+    }
+    for (target, name) in targets.both().into_iter().zip(["cached", "uncached"]) {
+        println!("on {}:", target.label());
+        tally += compare(&reference, &outcomes(&program, target, scratch, name)?);
+    }
+    Ok(tally)
+}
+
+/// Counts what differs from the reference as failed, and prints it.
+fn compare(reference: &Outcomes, ours: &Outcomes) -> Tally {
+    let mut tally = Tally::default();
+    for (test, expected) in reference {
+        let found = ours.get(test).copied();
+        match (expected, found) {
+            (_, Some(Outcome::Passed)) => tally.passed += 1,
+            (Outcome::Skipped, Some(Outcome::Skipped)) => tally.skipped += 1,
+            (Outcome::Failed, Some(_)) => {
+                tally.skipped += 1;
+                println!("skipped, as tmpfs fails it too: {test}");
+            }
+            (_, found) => {
+                tally.failed += 1;
+                println!("FAILED: {test}: tmpfs {expected:?}, here {found:?}");
+            }
+        }
+    }
+    tally
+}
+
+fn outcomes(program: &Path, target: &Target, scratch: &Scratch, name: &str) -> Result<Outcomes> {
+    let other = Target::Tmpfs.mount(scratch, &format!("{name}-other"))?;
+    let mounted = target.mount(scratch, &suitable(scratch, name))?;
+    let config = scratch.file(&format!("{name}.toml"));
+    let mut all = Outcomes::new();
+    for remounting in [false, true] {
+        fs::write(&config, configuration(remounting))?;
+        let mut command = Command::new(program);
+        command.arg("-c").arg(&config).arg("-s").arg(other.path()).arg("-p").arg(mounted.path());
+        if remounting {
+            command.arg(REMOUNTING);
+        }
+        command.env("NO_COLOR", "1").env("RUST_BACKTRACE", "0");
+        let log = scratch.file(&format!("{name}-{remounting}.log"));
+        let ended = run_collecting(&mut command, &log, DEADLINE)
+            .with_context(|| format!("on {}", target.label()))?;
+        let found = parse(&ended.text);
+        print_failures(&ended.text, target);
+        if found.is_empty() {
+            bail!("no test ran, status {}:\n{}{}", ended.status, ended.text, mounted.said());
+        }
+        // The tests that remount are skipped in the first process and run in the second.
+        all.extend(found);
+    }
+    finish(mounted, other)?;
+    Ok(all)
+}
+
+fn finish(mounted: Mounted, other: Mounted) -> Result<()> {
+    mounted.unmount()?;
+    other.unmount()
+}
+
+/// The tests of the longest path subtract the length of a nested directory's path from the limit, and
+/// panic where 127 divides what is left: a mountpoint of such a length gets one more letter.
+fn suitable(scratch: &Scratch, name: &str) -> String {
+    const LONGEST: usize = 4095;
+    let nested = scratch.file(name).as_os_str().len() + NESTED_BYTES;
+    if LONGEST.saturating_sub(nested).is_multiple_of(127) {
+        format!("{name}_")
+    } else {
+        name.to_owned()
+    }
+}
+
+/// What is enabled beyond the default, and the users that every Debian has.
+///
+/// The nap between two changes must be longer than a tick of the kernel's coarse clock, 10 ms at most.
+fn configuration(remounting: bool) -> String {
+    format!(
+        "[features]\n\
+         posix_fallocate = {{}}\n\
+         rename_ctime = {{}}\n\
+         utime_now = {{}}\n\
+         utimensat = {{}}\n\
+         stat_st_birthtime = {{}}\n\
+         [settings]\n\
+         naptime = 0.012\n\
+         allow_remount = {remounting}\n\
+         [dummy_auth]\n\
+         entries = [[\"nobody\", \"nogroup\"], [\"daemon\", \"daemon\"]]\n"
+    )
+}
+
+fn parse(text: &str) -> Outcomes {
+    text.lines().filter_map(parse_line).collect()
+}
+
+/// `NAME   ok`, and no other line has a name and one of three words.
+fn parse_line(line: &str) -> Option<(String, Outcome)> {
+    if line.starts_with(char::is_whitespace) {
+        return None;
+    }
+    let mut words = line.split_whitespace();
+    let (name, word) = (words.next()?, words.next()?);
+    let outcome = match word {
+        "ok" => Outcome::Passed,
+        "FAILED" => Outcome::Failed,
+        "skipped" => Outcome::Skipped,
+        _ => return None,
+    };
+    words.next().is_none().then(|| (name.to_owned(), outcome))
+}
+
+/// Prints each failure with the assertion under it.
+fn print_failures(text: &str, target: &Target) {
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
+        let Some((test, Outcome::Failed)) = parse_line(line) else { continue };
+        println!("{}: {test}", target.label());
+        while let Some(detail) = lines.next_if(|next| next.starts_with(char::is_whitespace)) {
+            println!("{detail}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcomes(pairs: &[(&str, Outcome)]) -> Outcomes {
+        pairs.iter().map(|(name, outcome)| ((*name).to_owned(), *outcome)).collect()
+    }
+
+    #[test]
+    fn parse_output_finds_each_outcome_and_nothing_else() {
+        let text = "chmod::eperm        ok\nlink::max   skipped\n\tno limit\n\
+                    open::a::b   FAILED\n\tleft: 1\n\nSummary: 1 failed, 1 skipped, 1 passed\n";
+        assert_eq!(
+            parse(text),
+            outcomes(&[
+                ("chmod::eperm", Outcome::Passed),
+                ("link::max", Outcome::Skipped),
+                ("open::a::b", Outcome::Failed),
+            ])
+        );
+    }
+
+    #[test]
+    fn compare_with_reference_fails_what_it_passes_and_we_do_not() {
+        use Outcome::{Failed, Passed, Skipped};
+        let reference = outcomes(&[
+            ("fails_here", Passed),
+            ("skipped_here", Passed),
+            ("missing_here", Passed),
+            ("skipped_both", Skipped),
+            ("fails_both", Failed),
+            ("passes_both", Passed),
+        ]);
+        let ours = outcomes(&[
+            ("fails_here", Failed),
+            ("skipped_here", Skipped),
+            ("skipped_both", Skipped),
+            ("fails_both", Failed),
+            ("passes_both", Passed),
+        ]);
+        assert_eq!(compare(&reference, &ours), Tally { passed: 1, failed: 3, skipped: 2 });
+    }
+}
