@@ -1,0 +1,101 @@
+//! A composition of filesystems as text: read, checked, built.
+//!
+//! ```text
+//! expr  = path | NAME "(" [arg {"," arg}] ")" | "@" word     spaces allowed around tokens
+//! arg   = [key "="] (expr | word)                            key: snake_case; in router a path
+//! path  = word beginning with / or .                         is passthrough(path)
+//! word  = bytes other than space , ( ) = " ' \ or "…" or '…'; escapes \c and \xNN
+//! ```
+//!
+//! * In a key `-` reads as `_`. A flag is given by its name alone, or as `NAME=true|false`.
+//! * Words are bytes, not UTF-8. Escapes work in bare words and in both kinds of quotes: `\xNN` is
+//!   the byte with that hexadecimal number, `\` before any character that is no letter or digit is
+//!   that character.
+//! * `~` and `$` are not expanded: a path that has them unquoted is refused with the reason.
+//! * `@FILE.toml` stands for the composition in a file, wherever a filesystem can stand; see
+//!   [`mod@file`] for what the file looks like.
+//! * The text is at most [`MAX_TEXT_BYTES`] long and nests at most [`MAX_DEPTH`] deep.
+//!
+//! What each backend takes is in [`tables`]; `stratafs backends` prints it. Every error is a
+//! [`SpecError`] that shows the line, a caret under the character concerned, what is allowed there
+//! and what to do next:
+//!
+//! ```
+//! use stratafs::spec::Composition;
+//!
+//! let error = Composition::parse("mem(capcity=1GiB)").unwrap_err().to_string();
+//! assert!(error.starts_with(
+//!     "cannot read the spec: mem has no key `capcity`\n  mem(capcity=1GiB)\n      ^\n"
+//! ));
+//! assert!(error.ends_with("did you mean `capacity`?"));
+//! ```
+//!
+//! | module | purpose |
+//! |---|---|
+//! | [`ast`] | the syntax tree and its printing |
+//! | `parse` | text → syntax tree |
+//! | [`check`] | syntax tree → backends with decoded settings |
+//! | [`mod@file`] | TOML → syntax tree, includes and their limits |
+//! | [`tables`] | names, keys, kinds and help of every backend |
+//! | [`error`] | errors and how they are shown |
+//!
+//! It knows every backend by name, and no transport.
+
+pub mod ast;
+pub mod check;
+mod duration;
+pub mod error;
+pub mod file;
+mod parse;
+mod size;
+pub mod tables;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::sync::Arc;
+
+pub use ast::Expr;
+pub use check::Node;
+pub use error::{Report, Source, SpecError};
+pub use parse::{MAX_DEPTH, MAX_TEXT_BYTES};
+
+use check::SpanMap;
+
+/// Parses the text of a composition by the grammar alone: no name or value is checked and no file
+/// is read.
+///
+/// # Errors
+/// [`SpecError::Syntax`], and [`SpecError::Limit`] for text that is too long or too deep.
+pub fn parse(text: impl AsRef<OsStr>) -> Result<Expr, SpecError> {
+    parse_source(&Arc::new(Source::inline(text.as_ref().as_bytes())))
+}
+
+fn parse_source(source: &Arc<Source>) -> Result<Expr, SpecError> {
+    parse::parse_bytes(source.text())
+        .map_err(|error| error.into_spec_error(source, &SpanMap::Shift(0)))
+}
+
+/// A composition that has been read and checked, and can be built.
+#[derive(Debug)]
+pub struct Composition {
+    root: Node,
+}
+
+impl Composition {
+    /// Reads and checks a composition. Files that it includes are read now, once.
+    ///
+    /// # Errors
+    /// Any [`SpecError`] but [`SpecError::NotBuilt`] and [`SpecError::Build`].
+    pub fn parse(text: impl AsRef<OsStr>) -> Result<Self, SpecError> {
+        let source = Arc::new(Source::inline(text.as_ref().as_bytes()));
+        let root = check::check(&parse_source(&source)?, &source)?;
+        Ok(Self { root })
+    }
+
+    /// The outermost filesystem.
+    pub fn root(&self) -> &Node {
+        &self.root
+    }
+}
