@@ -1,0 +1,5 @@
+//! Tests that mount nothing.
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test that panics says where")]
+
+mod arrows;
