@@ -1,5 +1,7 @@
 //! The absences, as a table, and what checks sources and manifests against it.
 
+use toml::de::{DeTable, DeValue};
+
 use super::source::{Named, Sources, is_within};
 
 /// Rooms that must not name some paths.
@@ -307,8 +309,9 @@ fn crate_of(path: &str) -> &str {
 
 /// Checks one package's manifest; dependencies of tests are free.
 pub(super) fn manifest_breaches(text: &str) -> Vec<Breach> {
-    let manifest: toml::Table = text.parse().expect("a manifest is TOML");
-    let package = manifest["package"]["name"].as_str().expect("a package has a name");
+    let manifest = DeTable::parse(text).expect("a manifest is TOML").into_inner();
+    let own = manifest.get("package").and_then(|package| package.get_ref().get("name"));
+    let package = own.and_then(|name| name.get_ref().as_str()).expect("a package has a name");
     let Some(rule) = MANIFESTS.iter().find(|rule| rule.package == package) else {
         return vec![breach(package, "stands in no row of the table of packages")];
     };
@@ -330,20 +333,24 @@ fn breach(package: &str, what: &str) -> Breach {
 }
 
 /// Names of packages in `dependencies` and `build-dependencies`, for every target.
-fn dependencies(manifest: &toml::Table) -> Vec<String> {
-    let mut tables = vec![manifest];
-    if let Some(targets) = manifest.get("target").and_then(toml::Value::as_table) {
-        tables.extend(targets.values().filter_map(toml::Value::as_table));
+fn dependencies(manifest: &DeTable<'_>) -> Vec<String> {
+    fn table<'a>(value: &DeValue<'a>) -> DeTable<'a> {
+        value.as_table().cloned().unwrap_or_default()
+    }
+    let mut tables = vec![manifest.clone()];
+    if let Some(targets) = manifest.get("target") {
+        tables.extend(table(targets.get_ref()).values().map(|target| table(target.get_ref())));
     }
     let mut names = Vec::new();
-    for table in tables {
-        for kind in ["dependencies", "build-dependencies"] {
-            let Some(kind) = table.get(kind).and_then(toml::Value::as_table) else { continue };
-            for (name, value) in kind {
-                let renamed = value.get("package").and_then(toml::Value::as_str);
-                names.push(renamed.unwrap_or(name).to_owned());
-            }
-        }
+    for (name, value) in tables
+        .iter()
+        .flat_map(|table| [table.get("dependencies"), table.get("build-dependencies")])
+        .flatten()
+        .flat_map(|kind| table(kind.get_ref()))
+    {
+        let renamed = value.get_ref().as_table().and_then(|value| value.get("package"));
+        let renamed = renamed.and_then(|package| package.get_ref().as_str());
+        names.push(renamed.unwrap_or(name.get_ref()).to_owned());
     }
     names
 }
