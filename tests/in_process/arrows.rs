@@ -6,11 +6,10 @@
 mod rules;
 mod source;
 
-use std::fs;
-use std::path::{Path, PathBuf};
-
 use rules::{ABSENCES, Breach, FORBID, UNSAFE, breaches, manifest_breaches};
 use source::Sources;
+
+use crate::tree::files;
 
 #[test]
 fn sources_of_the_workspace_break_no_arrow() {
@@ -32,32 +31,6 @@ fn manifests_of_the_workspace_break_no_arrow() {
 fn listed(found: &[Breach]) -> String {
     let lines = found.iter().map(|breach| format!("{}\n    {}", breach.rule, breach.what));
     lines.collect::<Vec<_>>().join("\n")
-}
-
-/// Every file with this ending in the source tree: (path from its top, text).
-fn files(extension: &str) -> Vec<(String, String)> {
-    let top = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    let mut found = Vec::new();
-    let mut directories = vec![top.clone()];
-    while let Some(directory) = directories.pop() {
-        for entry in fs::read_dir(&directory).unwrap() {
-            let path = entry.unwrap().path();
-            let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            if path.is_dir() {
-                if name != "target" && !name.starts_with('.') {
-                    directories.push(path);
-                }
-            } else if path.extension().is_some_and(|found| found == extension) {
-                found.push((relative(&top, &path), fs::read_to_string(&path).unwrap()));
-            }
-        }
-    }
-    found.sort();
-    found
-}
-
-fn relative(top: &Path, path: &Path) -> String {
-    path.strip_prefix(top).unwrap().to_string_lossy().into_owned()
 }
 
 /// The rules that these files break.

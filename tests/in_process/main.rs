@@ -3,3 +3,5 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics says where")]
 
 mod arrows;
+mod peers;
+mod tree;
