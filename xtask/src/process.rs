@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
-use std::{env, fs, thread};
+use std::{env, fs, iter, thread};
 
 use anyhow::{Context, Result, bail};
 
@@ -51,8 +51,10 @@ pub(crate) fn on_path(program: &str) -> bool {
 }
 
 fn shown(command: &Command) -> String {
-    let words = std::iter::once(command.get_program()).chain(command.get_args());
-    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+    let program = Path::new(command.get_program());
+    let name = program.file_name().unwrap_or(program.as_os_str());
+    let words = iter::once(name).chain(command.get_args()).map(|word| word.to_string_lossy());
+    words.map(|word| if word.is_empty() { "''".into() } else { word }).collect::<Vec<_>>().join(" ")
 }
 
 /// Runs a command, its output going where ours goes.

@@ -44,7 +44,7 @@ enum Soak {
 
 const ALL: [Soak; 5] = [Soak::Deny, Soak::Malformed, Soak::ManyFiles, Soak::Fsx, Soak::Fuzz];
 
-const FUZZ_TARGETS: [&str; 2] = ["fuse_raw", "spec"];
+const FUZZ_TARGETS: [&str; 2] = ["spec", "fuse_raw"];
 const MALFORMED_REQUESTS: u64 = 10_000_000;
 const FSX_RUNS: u64 = 50;
 const FSX_OPERATIONS: u64 = 20_000;

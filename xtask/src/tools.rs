@@ -132,7 +132,7 @@ fn install_packages(names: &[&str]) -> Result<()> {
 fn apt<'a>(args: impl Iterator<Item = &'a str>) -> Command {
     let mut apt = Command::new("apt-get");
     // Another installation on the machine is waited for, not failed on.
-    apt.args(["-q", "-o", "DPkg::Lock::Timeout=120"]).args(args);
+    apt.args(["-q", "-o", "DPkg::Lock::Timeout=120", "-o", "Dpkg::Use-Pty=0"]).args(args);
     apt.env("DEBIAN_FRONTEND", "noninteractive");
     apt
 }
