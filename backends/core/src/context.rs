@@ -83,6 +83,19 @@ impl<'a> Context<'a> {
         self
     }
 
+    /// The same context without its label, to be kept for longer than the request's bytes.
+    #[must_use]
+    pub fn without_security(&self) -> Context<'static> {
+        Context {
+            pid: self.pid,
+            umask: self.umask,
+            caller: self.caller,
+            supplementary_group: self.supplementary_group,
+            security: None,
+            internal: self.internal,
+        }
+    }
+
     /// The owner of a new object: the caller, or `0:0` where the client sent none.
     #[must_use]
     pub fn owner(&self) -> Credentials {
