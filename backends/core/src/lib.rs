@@ -22,6 +22,8 @@
 //! | [`notify`] | [`Notifier`]: telling the client's kernel what changed |
 //! | [`state`] | [`State`]: what survives a restart |
 //! | [`refs`] | [`NodeRef`], [`HandleRef`]: references that give themselves back |
+//! | [`intercept`] | [`Intercept`]: what looks at every request; [`Intercepted`] forwards them |
+//! | [`readonly`] | [`ReadOnly`], an intercept that refuses every change |
 //!
 //! # Nodes and inodes
 //!
@@ -49,10 +51,12 @@ pub mod errno;
 pub mod features;
 pub mod filesystem;
 pub mod id;
+pub mod intercept;
 pub mod lock;
 pub mod name;
 pub mod notify;
 pub mod open;
+pub mod readonly;
 pub mod refs;
 pub mod reply;
 pub mod state;
@@ -68,10 +72,12 @@ pub use filesystem::{
     CopyRange, DynFileSystem, FallocateMode, Lookup, Release, RenameFlags, SeekTo, XattrMode,
 };
 pub use id::{Entry, Generation, HandleId, NodeId, PersistentId};
+pub use intercept::{Answer, Intercept, Intercepted, Op, OpKind, Outcome};
 pub use lock::{FileLock, LockFlavour, LockKind, LockOwner};
 pub use name::{Name, NameBuf, NameError, XattrName};
 pub use notify::{Notifier, Notifiers};
 pub use open::{Access, BackingFile, OpenFlags, Opened, OpenedFlags};
+pub use readonly::ReadOnly;
 pub use refs::{HandleRef, NodeRef};
 pub use reply::{Cancel, Pending, Reply};
 pub use state::State;
