@@ -10,6 +10,7 @@
 //! |---|---|
 //! | [`affinity`] | which CPU a thread may use, runs on, or last ran on |
 //! | [`creds`] | users, and giving up root for good |
+//! | [`daemon`] | leaving the terminal |
 //! | [`eventfd`] | a counter that wakes a poller |
 //! | [`fuse`] | `/dev/fuse` |
 //! | [`fusermount`] | mounting without privilege through the `fusermount3` program |
@@ -23,6 +24,7 @@
 
 pub mod affinity;
 pub mod creds;
+pub mod daemon;
 pub mod eventfd;
 pub mod fuse;
 pub mod fusermount;
