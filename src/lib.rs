@@ -2,5 +2,9 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod protocol;
 pub mod spec;
+#[cfg(feature = "fuse")]
+pub mod transport;

@@ -52,8 +52,8 @@ pub enum SpecError {
     Build {
         /// The text of the error.
         report: Box<Report>,
-        /// What the backend said.
-        source: Box<dyn Error + Send + Sync>,
+        /// What the backend said, which the text contains.
+        cause: Box<dyn Error + Send + Sync>,
     },
 }
 

@@ -36,12 +36,14 @@
 //! | `parse` | text → syntax tree |
 //! | [`check`] | syntax tree → backends with decoded settings |
 //! | [`mod@file`] | TOML → syntax tree, includes and their limits |
+//! | `build` | backends with settings → the filesystem |
 //! | [`tables`] | names, keys, kinds and help of every backend |
 //! | [`error`] | errors and how they are shown |
 //!
 //! It knows every backend by name, and no transport.
 
 pub mod ast;
+mod build;
 pub mod check;
 mod duration;
 pub mod error;
@@ -62,6 +64,7 @@ pub use error::{Report, Source, SpecError};
 pub use parse::{MAX_DEPTH, MAX_TEXT_BYTES};
 
 use check::SpanMap;
+use stratafs_core::DynFileSystem;
 
 /// Parses the text of a composition by the grammar alone: no name or value is checked and no file
 /// is read.
@@ -97,5 +100,14 @@ impl Composition {
     /// The outermost filesystem.
     pub fn root(&self) -> &Node {
         &self.root
+    }
+
+    /// Builds the filesystem. Each call builds another one, which shares nothing with the first.
+    ///
+    /// # Errors
+    /// * [`SpecError::NotBuilt`]: this version cannot build a backend that the composition names.
+    /// * [`SpecError::Build`]: a backend refused its settings or could not be brought up.
+    pub fn build(&self) -> Result<Arc<dyn DynFileSystem>, SpecError> {
+        build::build(&self.root)
     }
 }

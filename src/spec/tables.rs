@@ -389,12 +389,13 @@ pub fn find(name: &[u8]) -> Option<&'static Backend> {
 }
 
 /// The names of all backends, in the order of the help.
-pub(super) fn names() -> String {
+pub fn names() -> String {
     BACKENDS.iter().map(|backend| backend.name).collect::<Vec<_>>().join(", ")
 }
 
-/// The name of the backend that `word` was probably meant to be.
-pub(super) fn suggest(word: &[u8]) -> Option<&'static str> {
+/// The name of the backend that `word` was probably meant to be: a near miss of it, or what another
+/// tool calls it.
+pub fn suggest(word: &[u8]) -> Option<&'static str> {
     let candidates =
         BACKENDS.iter().flat_map(|b| std::iter::once(b.name).chain(b.other_names.iter().copied()));
     let near = super::error::near_miss(word, candidates)?;

@@ -3,5 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics says where")]
 
 mod arrows;
+#[cfg(feature = "cli")]
+mod cli;
 mod peers;
 mod tree;

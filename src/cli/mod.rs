@@ -1,0 +1,112 @@
+//! The `stratafs` command.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `backends` | `stratafs backends`: what a spec can name |
+//! | `mount` | `stratafs mount`: a spec as a filesystem of this host |
+//! | `logging` | `--log-level` and `RUST_LOG` |
+//!
+//! Exit codes: 0 all went well, 1 it could not be done, 2 it was asked for wrongly (usage, spec,
+//! options). Every error is one paragraph on the standard error.
+
+mod backends;
+mod logging;
+#[cfg(feature = "fuse")]
+mod mount;
+
+use std::fmt;
+use std::process::ExitCode;
+
+use crate::spec::SpecError;
+use clap::{Parser, Subcommand};
+
+/// It could not be done.
+const FAILED: u8 = 1;
+/// It was asked for wrongly; what clap exits with for usage, too.
+const MISUSED: u8 = 2;
+
+const EXAMPLES: &str = "\
+Examples:
+  A filesystem in memory of at most 1 GiB, until Ctrl-C:
+      stratafs mount 'mem(capacity=1GiB)' /mnt/x
+
+  The same in the background, for every user, and its end:
+      stratafs mount --background -o allow_other 'mem(capacity=1GiB)' /mnt/x
+      umount /mnt/x
+
+  A composition kept in a file:
+      stratafs mount @/etc/stratafs/build.toml /mnt/x
+
+  What a spec can name, and the keys of one backend:
+      stratafs backends
+      stratafs backends mem
+
+In a shell a spec is one word: put it in single quotes.";
+
+/// Composable userspace filesystems.
+///
+/// A filesystem is described by a spec, such as `mem(capacity=1GiB)`: backends by name, nested
+/// freely.
+#[derive(Debug, Parser)]
+#[command(name = "stratafs", version, after_help = EXAMPLES, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+
+    /// How much to log on the standard error; without it, RUST_LOG decides, or else `warn`
+    #[arg(long, global = true, value_name = "LEVEL")]
+    log_level: Option<logging::Level>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    #[cfg(feature = "fuse")]
+    Mount(mount::Mount),
+    Backends(backends::Backends),
+}
+
+/// A request that cannot be right whatever the host is like: exit code 2.
+#[derive(Debug)]
+struct Misuse(String);
+
+impl fmt::Display for Misuse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Misuse {}
+
+/// Runs the command that the arguments of this process ask for.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    logging::init(cli.log_level);
+    let done = match &cli.command {
+        #[cfg(feature = "fuse")]
+        Command::Mount(mount) => mount.run(cli.log_level),
+        Command::Backends(backends) => backends.run(),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("stratafs: {error:#}");
+        ExitCode::from(exit_code(&error))
+    })
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    let is_misuse = match error.downcast_ref::<SpecError>() {
+        Some(spec) => !matches!(spec, SpecError::Build { .. }),
+        None => error.is::<Misuse>(),
+    };
+    if is_misuse { MISUSED } else { FAILED }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn command_line_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

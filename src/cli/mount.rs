@@ -1,0 +1,154 @@
+//! `stratafs mount`: a spec as a filesystem of this host.
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+
+use super::logging::Level;
+use crate::spec::Composition;
+use crate::transport::background::{self, Started, Starter};
+
+const EXAMPLES: &str = "\
+Examples:
+  stratafs mount 'mem(capacity=1GiB)' /mnt/x
+  stratafs mount -o allow_other,noatime 'mem(capacity=1GiB, max_inodes=100k)' /mnt/x
+  stratafs mount --background --log-level info @/etc/stratafs/build.toml /mnt/x
+
+It ends, and unmounts, with Ctrl-C or SIGTERM, or when someone else unmounts it:
+  umount /mnt/x              as root
+  fusermount3 -u /mnt/x      as another user";
+
+/// Mount a spec on a directory of this host
+///
+/// It serves in the foreground until it is told to end or is unmounted, and prints one line when
+/// the filesystem is ready.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Mount {
+    /// What to mount, such as 'mem(capacity=1GiB)' or @FILE.toml
+    spec: OsString,
+
+    /// The directory to mount it on
+    mountpoint: PathBuf,
+
+    /// Mount options with commas between them, as for mount(8): ro, allow_other, fsname=NAME,
+    /// subtype=NAME, max_read=BYTES, noatime, suid, nosuid, dev, nodev, setuid=USER
+    #[arg(short = 'o', value_name = "OPTIONS")]
+    options: Vec<OsString>,
+
+    /// Return as soon as the filesystem is ready and serve it in the background
+    #[arg(long)]
+    background: bool,
+
+    /// Be the server that --background started
+    #[arg(long, hide = true, conflicts_with = "background")]
+    background_server: bool,
+
+    /// How many threads serve requests
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+}
+
+impl Mount {
+    pub(super) fn run(&self, log_level: Option<Level>) -> Result<ExitCode> {
+        if self.background {
+            return self.start_in_background(log_level);
+        }
+        let starter = self
+            .background_server
+            .then(Starter::adopt)
+            .transpose()
+            .context("cannot go to the background: giving up the standard output")?;
+        let composition = Composition::parse(&self.spec)?;
+        let _filesystem = composition.build()?;
+        if let Some(starter) = starter {
+            starter.leave().context("cannot go to the background")?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn start_in_background(&self, log_level: Option<Level>) -> Result<ExitCode> {
+        let started = background::start(self.server_args(log_level))
+            .context("cannot go to the background: starting the server")?;
+        let status = match started {
+            Started::Ready => return Ok(ExitCode::SUCCESS),
+            Started::Ended(status) => status,
+        };
+        // With a code it has printed what was wrong.
+        match status.code().and_then(|code| u8::try_from(code).ok()) {
+            Some(code) if code != 0 => Ok(ExitCode::from(code)),
+            _ => bail!(
+                "cannot go to the background: the server ended before it was ready: {status}\n  \
+                 run it without --background to see more"
+            ),
+        }
+    }
+
+    /// The arguments with which this program is the server of this mount.
+    fn server_args(&self, log_level: Option<Level>) -> Vec<OsString> {
+        let mut args: Vec<OsString> = ["mount", "--background-server"].map(Into::into).into();
+        let mut option = |name: &str, value: &OsStr| {
+            args.push(name.into());
+            args.push(value.into());
+        };
+        if let Some(level) = log_level {
+            option("--log-level", level.name().as_ref());
+        }
+        if let Some(threads) = self.threads {
+            option("--threads", threads.to_string().as_ref());
+        }
+        for options in &self.options {
+            option("-o", options);
+        }
+        // A spec or a path may begin with a hyphen.
+        args.push("--".into());
+        args.push(self.spec.clone());
+        args.push(self.mountpoint.clone().into());
+        args
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::super::{Cli, Command};
+    use super::*;
+
+    fn parsed(args: impl IntoIterator<Item = OsString>) -> (Mount, Option<Level>) {
+        match Cli::try_parse_from(std::iter::once("stratafs".into()).chain(args)) {
+            Ok(Cli { command: Command::Mount(mount), log_level }) => (mount, log_level),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn server_args_say_the_same_as_the_command_line() {
+        let line = [
+            "--log-level",
+            "debug",
+            "mount",
+            "--background",
+            "-o",
+            "ro",
+            "-o",
+            "fsname=-x",
+            "--threads",
+            "3",
+            "--",
+            "-spec",
+            "-mountpoint",
+        ];
+        let (asked, asked_level) = parsed(line.map(Into::into));
+        let (server, server_level) = parsed(asked.server_args(asked_level));
+        assert!(server.background_server && !server.background);
+        assert_eq!(server.spec, asked.spec);
+        assert_eq!(server.mountpoint, asked.mountpoint);
+        assert_eq!(server.options, asked.options);
+        assert_eq!(server.threads, asked.threads);
+        assert_eq!(server_level, asked_level);
+    }
+}
