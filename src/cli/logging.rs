@@ -20,20 +20,6 @@ pub(super) enum Level {
     Trace,
 }
 
-impl Level {
-    /// The level as the option takes it.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Off => "off",
-            Self::Error => "error",
-            Self::Warn => "warn",
-            Self::Info => "info",
-            Self::Debug => "debug",
-            Self::Trace => "trace",
-        }
-    }
-}
-
 impl From<Level> for LevelFilter {
     fn from(level: Level) -> Self {
         match level {
@@ -56,16 +42,4 @@ pub(super) fn init(level: Option<Level>) {
         None => logger.parse_default_env(),
     };
     logger.init();
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn level_name_is_what_the_option_takes() {
-        for level in Level::value_variants() {
-            assert_eq!(Level::from_str(level.name(), false), Ok(*level));
-        }
-    }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
-use clap::Args;
+use clap::{Args, ValueEnum as _};
 
 use super::logging::Level;
 use crate::spec::Composition;
@@ -94,8 +94,8 @@ impl Mount {
             args.push(name.into());
             args.push(value.into());
         };
-        if let Some(level) = log_level {
-            option("--log-level", level.name().as_ref());
+        if let Some(level) = log_level.and_then(|level| level.to_possible_value()) {
+            option("--log-level", level.get_name().as_ref());
         }
         if let Some(threads) = self.threads {
             option("--threads", threads.to_string().as_ref());

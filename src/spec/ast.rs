@@ -1,7 +1,7 @@
 //! The syntax tree of a composition, with the place of every piece in its text.
 //!
 //! The tree says what was written, not what it means: names and keys are unchecked, values are
-//! undecoded words. [`super::check`] gives them their meaning from the tables of the backends.
+//! undecoded words. The check gives them their meaning from the tables of the backends.
 //! Printing a tree ([`fmt::Display`]) gives its canonical text, which parses back to an equal tree.
 
 use std::fmt::{self, Write as _};

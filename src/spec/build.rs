@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use stratafs_core::DynFileSystem;
+use stratafs_core::{DynFileSystem, Intercepted, ReadOnly};
 
-use super::check::Node;
 use super::error::{Report, SpecError};
+use super::node::Node;
 use super::tables::Backend;
 
 /// Builds the filesystem that a node describes.
 type Builder = fn(&Node) -> Result<Arc<dyn DynFileSystem>, SpecError>;
 
 /// The backends that this version can build, by the names of their tables.
-const BUILDERS: &[(&str, Builder)] = &[];
+const BUILDERS: &[(&str, Builder)] = &[("readonly", read_only)];
 
 fn builder(backend: &Backend) -> Option<Builder> {
     BUILDERS.iter().find(|(name, _)| *name == backend.name).map(|(_, build)| *build)
@@ -34,6 +34,22 @@ pub(super) fn build(node: &Node) -> Result<Arc<dyn DynFileSystem>, SpecError> {
         Some(build) => build(node),
         None => Err(not_built(node)),
     }
+}
+
+/// The filesystem that the key `name` of `node` is set to, built. The check lets no node without
+/// its needed keys pass, so a missing one here is one that the table forgot to need.
+fn inner(node: &Node, name: &str) -> Result<Arc<dyn DynFileSystem>, SpecError> {
+    match node.filesystem(name) {
+        Some(inner) => build(inner),
+        None => {
+            let report = Report::new("cannot build the filesystem", format!("`{name}` is not set"));
+            Err(SpecError::Arguments(Box::new(report.at(node.place.clone()))))
+        }
+    }
+}
+
+fn read_only(node: &Node) -> Result<Arc<dyn DynFileSystem>, SpecError> {
+    Ok(Arc::new(Intercepted::new(inner(node, "inner")?, ReadOnly::new())))
 }
 
 fn not_built(node: &Node) -> SpecError {

@@ -7,91 +7,15 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
-
-use bytesize::ByteSize;
 
 use super::ast::{Arg, Call, Expr, Span, Value, Word};
 use super::duration::parse_duration;
 use super::error::{Place, Report, Source, SpecError, near_miss, quoted};
 use super::file::Loader;
+use super::node::{Checked, Node, Setting, Target};
 use super::parse::{self, MAX_DEPTH, SyntaxError};
 use super::size::{parse_count, parse_size};
 use super::tables::{self, Backend, Key, Kind};
-
-/// A backend with its settings: one filesystem of a composition.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Node {
-    /// The table of the backend.
-    pub backend: &'static Backend,
-    /// What was set, in the order written.
-    pub settings: Vec<Setting>,
-    /// Where the filesystem is written.
-    pub place: Place,
-}
-
-/// One setting of a [`Node`].
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Setting {
-    /// What is set.
-    pub target: Target,
-    /// What it is set to.
-    pub value: Checked,
-    /// Where the setting is written.
-    pub place: Place,
-}
-
-impl Setting {
-    fn sets(&self, name: &str) -> bool {
-        matches!(self.target, Target::Key(key) if key.name == name)
-    }
-}
-
-/// What a [`Setting`] sets.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Target {
-    /// A key of the backend.
-    Key(&'static Key),
-    /// A place in the tree: router only.
-    Mount(PathBuf),
-}
-
-/// A value of the kind that its key takes.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Checked {
-    /// [`Kind::Size`].
-    Size(ByteSize),
-    /// [`Kind::Count`].
-    Count(u64),
-    /// [`Kind::Time`].
-    Time(Duration),
-    /// [`Kind::Choice`].
-    Choice(&'static str),
-    /// [`Kind::Flag`].
-    Flag(bool),
-    /// [`Kind::Path`]; a relative path from a file is resolved against the file's directory.
-    Path(PathBuf),
-    /// [`Kind::Filesystem`], and each part of a [`Kind::PathList`].
-    Filesystem(Box<Node>),
-    /// [`Kind::Text`].
-    Text(OsString),
-}
-
-impl Node {
-    /// The value of the key called `name`, if it was set; the first, if it repeats.
-    pub fn get(&self, name: &str) -> Option<&Setting> {
-        self.settings.iter().find(|setting| setting.sets(name))
-    }
-
-    /// Every value of the key called `name`, in the order written.
-    pub fn get_all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Setting> {
-        self.settings.iter().filter(move |setting| setting.sets(name))
-    }
-}
 
 impl SyntaxError {
     /// The error for users, now that it is known where the text stands: `base` is the offset of the

@@ -34,7 +34,8 @@
 //! |---|---|
 //! | [`ast`] | the syntax tree and its printing |
 //! | `parse` | text → syntax tree |
-//! | [`check`] | syntax tree → backends with decoded settings |
+//! | `check` | syntax tree → backends with decoded settings |
+//! | [`node`] | backends with decoded settings |
 //! | [`mod@file`] | TOML → syntax tree, includes and their limits |
 //! | `build` | backends with settings → the filesystem |
 //! | [`tables`] | names, keys, kinds and help of every backend |
@@ -44,10 +45,11 @@
 
 pub mod ast;
 mod build;
-pub mod check;
+mod check;
 mod duration;
 pub mod error;
 pub mod file;
+pub mod node;
 mod parse;
 mod size;
 pub mod tables;
@@ -59,8 +61,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
 pub use ast::Expr;
-pub use check::Node;
 pub use error::{Report, Source, SpecError};
+pub use node::Node;
 pub use parse::{MAX_DEPTH, MAX_TEXT_BYTES};
 
 use check::SpanMap;

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use crate::spec::check::{Checked, Node, Target};
 use crate::spec::file::{MAX_FILE_BYTES, MAX_FILES, MAX_INCLUDE_DEPTH};
+use crate::spec::node::{Checked, Node, Target};
 use crate::spec::{Composition, SpecError};
 
 fn dir_with(files: &[(&str, &str)]) -> TempDir {

@@ -55,6 +55,32 @@ fn any_almost_spec() -> impl Strategy<Value = Vec<u8>> {
     vec(token, 0..40).prop_map(|tokens| tokens.concat())
 }
 
+/// Lines that look enough like TOML of a composition to get past its parser.
+fn any_almost_toml() -> impl Strategy<Value = String> {
+    let line = prop::sample::select(vec![
+        "backend = 'mem'",
+        "backend = 'overlay'",
+        "backend = \"router\"",
+        "spec = 'mem()'",
+        "spec = \"\"\"\nmem(\n\"\"\"",
+        "spec = \"\\u0000\\t~\"",
+        "capacity = '1G'",
+        "capacity = 1_000",
+        "capacity = 0xff",
+        "ro = true",
+        "lower = ['/a', 'mem()', [1], {}]",
+        "lower.lower.backend = 'x'",
+        "'/a' = '@'",
+        "\"/\\u00e9\" = { spec = '/' }",
+        "entry_timeout = inf",
+        "[upper]",
+        "[[lower]]",
+        "x = 1979-05-27T07:32:00Z",
+        "= '",
+    ]);
+    vec(line, 0..8).prop_map(|lines| lines.join("\n"))
+}
+
 /// No byte that a terminal would act on, and no line that runs away.
 fn assert_printable(error: &crate::spec::SpecError) {
     for line in error.to_string().lines() {
@@ -85,6 +111,16 @@ proptest! {
     #[test]
     fn parse_arbitrary_bytes_never_panics(text in vec(any::<u8>(), 0..200)) {
         if let Err(error) = Composition::parse(OsStr::from_bytes(&text)) {
+            assert_printable(&error);
+        }
+    }
+
+    #[test]
+    fn load_almost_toml_never_panics(toml in any_almost_toml()) {
+        let dir = tempfile::TempDir::new().unwrap();
+        let file = dir.path().join("spec.toml");
+        std::fs::write(&file, toml).unwrap();
+        if let Err(error) = Composition::parse(format!("@{}", file.display())) {
             assert_printable(&error);
         }
     }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
-use crate::spec::check::{Checked, Node, Target};
 use crate::spec::duration::parse_duration;
+use crate::spec::node::{Checked, Node, Target};
 use crate::spec::size::{parse_count, parse_size};
 use crate::spec::{Composition, tables};
 
