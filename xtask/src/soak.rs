@@ -22,6 +22,10 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 10)]
     minutes: u64,
 
+    /// Of the fuzz targets, those whose names contain this.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    target: String,
+
     /// What to run [default: all].
     #[arg(value_name = "NAME")]
     names: Vec<Soak>,
@@ -71,7 +75,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         println!("\n== soak {name}");
         let start = Instant::now();
         let outcome = match name {
-            Soak::Fuzz => fuzz(args.minutes),
+            Soak::Fuzz => fuzz(args),
             Soak::Fsx => fsx(),
             Soak::Malformed => malformed(),
             Soak::Deny => deny(),
@@ -89,24 +93,32 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if failed.is_empty() { Ok(()) } else { bail!("failed: {}", failed.join(", ")) }
 }
 
-fn fuzz(minutes: u64) -> Result<()> {
+/// Runs each target for its minutes, the second too where the first finds something.
+fn fuzz(args: &Args) -> Result<()> {
     let program = CARGO_FUZZ.install()?;
-    for target in FUZZ_TARGETS {
-        let mut fuzz = Command::new(&program);
-        // The sanitizer is a flag that a stable compiler takes only when it is told to bootstrap.
-        fuzz.current_dir(source_root()).env("RUSTC_BOOTSTRAP", "1");
-        fuzz.args(["fuzz", "run", "--sanitizer", "address", target]);
-        let seeds = Path::new("fuzz/seeds").join(target);
-        if source_root().join(&seeds).is_dir() {
-            // What is found goes to the first directory; the seeds are only read.
-            let corpus = format!("fuzz/corpus/{target}");
-            fs::create_dir_all(source_root().join(&corpus))?;
-            fuzz.arg(corpus).arg(seeds);
+    let mut failed = Vec::new();
+    for target in FUZZ_TARGETS.into_iter().filter(|target| target.contains(&args.target)) {
+        if let Err(error) = fuzz_one(&program, target, args.minutes) {
+            println!("{error:#}");
+            failed.push(target);
         }
-        fuzz.args(["--", &format!("-max_total_time={}", minutes * 60), "-rss_limit_mb=2048"]);
-        process::run(&mut fuzz)?;
     }
-    Ok(())
+    if failed.is_empty() { Ok(()) } else { bail!("see the input above for {}", failed.join(", ")) }
+}
+
+fn fuzz_one(program: &Path, target: &str, minutes: u64) -> Result<()> {
+    let fuzz_dir = source_root().join("fuzz");
+    let mut fuzz = Command::new(program);
+    // The sanitizer is a flag that a stable compiler takes only when it is told to bootstrap.
+    fuzz.current_dir(source_root()).env("RUSTC_BOOTSTRAP", "1");
+    fuzz.args(["fuzz", "run", "--sanitizer", "address", target]);
+    // What is found goes to the first directory; the seeds are only read.
+    let directories = [fuzz_dir.join("corpus").join(target), fuzz_dir.join("seeds").join(target)];
+    fs::create_dir_all(&directories[0])?;
+    fuzz.args(directories.iter().filter(|directory| directory.is_dir()));
+    let seconds = minutes * 60;
+    fuzz.args(["--", &format!("-max_total_time={seconds}"), "-rss_limit_mb=2048", "-timeout=10"]);
+    process::run(&mut fuzz)
 }
 
 fn fsx() -> Result<()> {
