@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::error::quoted;
 use super::size::Reason;
 
 /// The longest time taken: what the FUSE protocol can carry in a reply is far more, and nobody
@@ -28,7 +29,7 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, Reason> {
         "" | "s" => 1_000_000_000,
         "m" => 60_000_000_000,
         "h" => 3_600_000_000_000,
-        suffix => return Err(format!("`{suffix}` is no unit of time")),
+        suffix => return Err(format!("{} is no unit of time", quoted(suffix.as_bytes()))),
     };
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     let is_decimal = |digits: &str| digits.bytes().all(|b| b.is_ascii_digit());

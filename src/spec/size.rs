@@ -8,6 +8,8 @@
 
 use bytesize::ByteSize;
 
+use super::error::quoted;
+
 /// Why a number cannot be taken.
 pub(super) type Reason = String;
 
@@ -26,7 +28,7 @@ pub(super) fn parse_size(text: &str) -> Result<ByteSize, Reason> {
         "gb" => 1_000_000_000,
         "tb" => 1_000_000_000_000,
         "pb" => 1_000_000_000_000_000,
-        _ => return Err(format!("`{suffix}` is no unit of size")),
+        _ => return Err(format!("{} is no unit of size", quoted(suffix.as_bytes()))),
     };
     scaled(number, scale, "bytes").map(ByteSize::b)
 }
@@ -42,7 +44,7 @@ pub(super) fn parse_count(text: &str) -> Result<u64, Reason> {
         "ki" | "mi" | "gi" | "kib" | "mib" | "gib" | "kb" | "mb" | "gb" => {
             return Err(format!("`{suffix}` is a unit of bytes, and this counts things"));
         }
-        _ => return Err(format!("`{suffix}` is no unit of a count")),
+        _ => return Err(format!("{} is no unit of a count", quoted(suffix.as_bytes()))),
     };
     scaled(number, scale, "")
 }

@@ -59,6 +59,7 @@ fn parse_size_of_nonsense_says_why() {
         ("-1", "it is negative"),
         ("+1", "it does not begin with a digit"),
         ("1Q", "`Q` is no unit of size"),
+        ("1\u{2}B", "`\\x02B` is no unit of size"),
         ("1Gi", "`Gi` is no unit of size"),
         ("1 G B", "`G B` is no unit of size"),
         ("0x10", "`x10` is no unit of size"),
