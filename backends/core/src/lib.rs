@@ -24,6 +24,7 @@
 //! | [`refs`] | [`NodeRef`], [`HandleRef`]: references that give themselves back |
 //! | [`intercept`] | [`Intercept`]: what looks at every request; [`Intercepted`] forwards them |
 //! | [`readonly`] | [`ReadOnly`], an intercept that refuses every change |
+//! | [`traced`] | [`Traced`], an intercept that logs every request |
 //!
 //! # Nodes and inodes
 //!
@@ -60,6 +61,7 @@ pub mod readonly;
 pub mod refs;
 pub mod reply;
 pub mod state;
+pub mod traced;
 
 pub use attr::{Attr, FileType, SetAttr, SetTime, StatFs, TimedAttr, Timestamp};
 pub use cache::{Cache, CachePolicy};
@@ -81,3 +83,4 @@ pub use readonly::ReadOnly;
 pub use refs::{HandleRef, NodeRef};
 pub use reply::{Cancel, Pending, Reply};
 pub use state::State;
+pub use traced::Traced;
