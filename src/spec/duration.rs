@@ -34,7 +34,7 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, Reason> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     let is_decimal = |digits: &str| digits.bytes().all(|b| b.is_ascii_digit());
     if whole.is_empty() || number.ends_with('.') || !is_decimal(fraction) {
-        return Err(format!("`{number}` is no decimal number"));
+        return Err(format!("{} is no decimal number", quoted(number.as_bytes())));
     }
     // Below a nanosecond nothing counts.
     let fraction = &fraction[..fraction.len().min(13)];

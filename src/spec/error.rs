@@ -136,7 +136,7 @@ impl Source {
 }
 
 /// `bytes` as printable text.
-pub(super) fn visible(bytes: &[u8]) -> String {
+fn visible(bytes: &[u8]) -> String {
     let mut text = String::new();
     // Writing to a `String` does not fail.
     let _ = write_visible(&mut text, bytes, "");
@@ -148,6 +148,13 @@ pub(super) fn quoted(bytes: &[u8]) -> String {
     let text = visible(bytes);
     let kept = head(&text, 40);
     if kept.len() < text.len() { format!("`{kept}…`") } else { format!("`{text}`") }
+}
+
+/// `path` as printable text of at most 200 columns, of which the end says most.
+pub(super) fn shown_path(path: &Path) -> String {
+    let text = visible(path.as_os_str().as_encoded_bytes());
+    let kept = tail(&text, 200);
+    if kept.len() < text.len() { format!("…{kept}") } else { text }
 }
 
 /// `text` with its unprintable characters made visible and its line breaks kept: for messages that
@@ -255,7 +262,7 @@ impl fmt::Display for Report {
         if let Some((file, source, span)) =
             place.and_then(|p| p.source.path().map(|file| (file, &p.source, &p.span)))
         {
-            let file = visible(file.as_os_str().as_encoded_bytes());
+            let file = shown_path(file);
             write!(f, " in {file}, line {}", source.line_column(span.start).0)?;
         }
         write!(f, ": {}", self.problem)?;

@@ -37,7 +37,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::ast::{Arg, Call, Expr, Span, Value, Word};
 use super::check::SpanMap;
-use super::error::{Place, Report, Source, SpecError, visible, visible_message};
+use super::error::{Place, Report, Source, SpecError, shown_path, visible_message};
 use super::parse::{self, MAX_DEPTH};
 use super::tables::{self, Kind};
 
@@ -71,7 +71,7 @@ pub(super) struct Loaded {
 impl Loader {
     /// Reads the file at `path`, named at `place`. Until [`Self::leave`] it is the current one.
     pub(super) fn enter(&mut self, path: &Path, place: Place) -> Result<Loaded, SpecError> {
-        let shown = visible(path.as_os_str().as_encoded_bytes());
+        let shown = shown_path(path);
         let limit = |problem: String, next: &str| {
             let report = Report::read(problem, place.clone()).next(next);
             SpecError::Limit(Box::new(report))
@@ -91,7 +91,7 @@ impl Loader {
         if let Some(at) = self.open.iter().position(|(d, i, _)| (*d, *i) == (device, inode)) {
             let way: Vec<String> = self.open[at..]
                 .iter()
-                .map(|(_, _, path)| visible(path.as_os_str().as_encoded_bytes()))
+                .map(|(_, _, path)| shown_path(path))
                 .chain([shown])
                 .collect();
             let problem = format!("a file includes itself: {}", way.join(" includes "));

@@ -73,7 +73,7 @@ pub(super) fn scaled(number: &str, scale: u64, unit: &str) -> Result<u64, Reason
     };
     let is_decimal = |digits: &str| digits.bytes().all(|b| b.is_ascii_digit());
     if whole.is_empty() || number.ends_with('.') || !is_decimal(whole) || !is_decimal(fraction) {
-        return Err(format!("`{number}` is no decimal number"));
+        return Err(format!("{} is no decimal number", quoted(number.as_bytes())));
     }
     let too_large = || {
         let unit = if unit.is_empty() { String::new() } else { format!(" {unit}") };

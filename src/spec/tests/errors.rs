@@ -383,6 +383,29 @@ fn error_about_a_long_word_quotes_its_beginning() {
 }
 
 #[test]
+fn error_of_hostile_text_is_short() {
+    let long = "9".repeat(20_000);
+    for text in [
+        format!("mem(size={long})"),
+        format!("mem(size=1{}9)", ".9".repeat(9_000)),
+        format!("mem(size=1{})", "x".repeat(20_000)),
+        format!("mem(max-inodes=1{})", "x".repeat(20_000)),
+        format!("mem(entry-timeout=1{})", "x".repeat(20_000)),
+        format!("mem(entry-timeout=1{}9)", ".9".repeat(9_000)),
+        format!("mem({long}=1)"),
+        format!("{}()", "x".repeat(20_000)),
+        format!("@/{}", "x".repeat(20_000)),
+        format!("router(/../{long}=mem())"),
+        format!("/{long}()"),
+        format!("{long}(/a"),
+        long.clone(),
+    ] {
+        let error = error_of(&text).to_string();
+        assert!(error.len() < 1000, "{error}");
+    }
+}
+
+#[test]
 fn near_miss_is_near() {
     let names = ["mem", "overlay", "passthrough", "max_inodes"];
     let table: &[(&str, Option<&str>)] = &[
