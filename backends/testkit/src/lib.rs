@@ -1,1 +1,68 @@
-//! Being laid.
+//! Conformance cases, models and fault injection for stratafs backends.
+//!
+//! For authors of a filesystem: give yours to [`Stack::in_process`], run the map, and assert that
+//! it passed.
+//!
+//! ```no_run
+//! # use std::sync::Arc;
+//! # fn my_filesystem() -> Arc<dyn stratafs_core::DynFileSystem> { unimplemented!() }
+//! use stratafs_testkit::{Capabilities, Stack};
+//!
+//! Stack::in_process("mine", my_filesystem())
+//!     .without(Capabilities::HARD_LINKS, "the medium has none")
+//!     .run()
+//!     .assert_passed();
+//! ```
+//!
+//! The same cases run through a kernel, by [`Stack::mounted`] on the directory where the filesystem
+//! is mounted. They are written from the contract of
+//! [`DynFileSystem`](stratafs_core::DynFileSystem), the man pages and what the kernel's own
+//! filesystems do; the tests of this package run them on tmpfs and on whatever filesystem the
+//! temporary directory is on.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`client`] | [`Client`]: a filesystem in the terms of the system calls, in process or mounted |
+//! | [`case`] | [`Case`]: what one promise looks like |
+//! | [`runner`] | [`Stack`] and [`Report`] |
+//! | [`world`] | [`World`]: what a case works with |
+//! | [`verdict`] | the checks of a case |
+//! | [`capability`] | [`Capabilities`]: what a case needs |
+//! | [`counted`] | [`Ledger`]: the leak check |
+//!
+//! # A case of your own
+//!
+//! ```
+//! use stratafs_testkit::{Case, Family, Verdict, World, equal};
+//!
+//! fn mkdir_twice_makes_two(world: &World<'_>) -> Verdict {
+//!     world.mkdir("a", 0o755)?;
+//!     world.mkdir("b", 0o755)?;
+//!     equal(world.names("")?, ["a", "b"], "the listing")
+//! }
+//! const CASE: Case = Case::new("mkdir_twice_makes_two", Family::Create, mkdir_twice_makes_two);
+//! ```
+//!
+//! # Absences
+//!
+//! It knows no backend and mounts nothing.
+
+#![forbid(unsafe_code)]
+
+pub mod capability;
+pub mod case;
+mod cases;
+pub mod client;
+pub mod counted;
+pub mod runner;
+pub mod verdict;
+pub mod world;
+
+pub use capability::Capabilities;
+pub use case::{Case, Family, Place};
+pub use cases::cases;
+pub use client::{Caller, Client, Fd, InProcess, Listed, Mounted};
+pub use counted::{Counted, Ledger};
+pub use runner::{Report, Stack};
+pub use verdict::{Failure, Verdict, equal, holds, refused, refused_any};
+pub use world::World;
