@@ -9,30 +9,46 @@
 //! | module | calls |
 //! |---|---|
 //! | [`affinity`] | which CPU a thread may use, runs on, or last ran on |
+//! | [`at`] | changing directory entries, and objects pinned by descriptor |
 //! | [`creds`] | users, and giving up root for good |
 //! | [`daemon`] | leaving the terminal |
+//! | [`dirent`] | reading directories |
 //! | [`eventfd`] | a counter that wakes a poller |
+//! | [`file`] | size, storage, durability, position and flags of an open file |
 //! | [`fuse`] | `/dev/fuse` |
 //! | [`fusermount`] | mounting without privilege through the `fusermount3` program |
+//! | [`handle`] | identities that outlive a mount |
 //! | [`io`] | positioned and vectored reads and writes, copies between files |
 //! | [`mount`] | mount(2), umount2(2), `/proc/self/mountinfo` |
+//! | [`openat`] | opening the child of a directory, and nothing outside it |
 //! | [`poll`] | waiting for several descriptors |
+//! | [`proc`] | what an O_PATH descriptor pins, through `/proc/self/fd` |
 //! | [`signal`] | SIGINT, SIGTERM and SIGHUP as a descriptor |
+//! | [`stat`] | attributes of objects and filesystems |
 //! | [`watcher`] | a process that unmounts when the server is gone |
+//! | [`xattr`] | extended attributes by descriptor |
 //!
 //! It knows no filesystem, no protocol and no policy, takes no locks and starts no threads.
 
 pub mod affinity;
+pub mod at;
 pub mod creds;
 pub mod daemon;
+pub mod dirent;
 pub mod eventfd;
+pub mod file;
 pub mod fuse;
 pub mod fusermount;
+pub mod handle;
 pub mod io;
 pub mod mount;
+pub mod openat;
 pub mod poll;
+pub mod proc;
 pub mod signal;
+pub mod stat;
 pub mod watcher;
+pub mod xattr;
 
 /// Turns the C convention of "−1 and errno" into a result.
 fn check<T: PartialOrd + From<i8>>(value: T) -> std::io::Result<T> {
@@ -47,4 +63,14 @@ fn c_path(path: &std::path::Path) -> std::io::Result<std::ffi::CString> {
     use std::os::unix::ffi::OsStrExt;
     std::ffi::CString::new(path.as_os_str().as_bytes())
         .map_err(|_| std::io::Error::from_raw_os_error(libc::EINVAL))
+}
+
+/// Runs `call` with `name` as the kernel takes it, on the stack.
+fn with_name<T>(name: stratafs_core::Name<'_>, call: impl FnOnce(&std::ffi::CStr) -> T) -> T {
+    let mut bytes = [0; stratafs_core::name::NAME_MAX + 1];
+    // A name has at most NAME_MAX bytes and no NUL, so one always follows it.
+    for (to, from) in bytes.iter_mut().zip(name.as_bytes()) {
+        *to = *from;
+    }
+    call(std::ffi::CStr::from_bytes_until_nul(&bytes).unwrap_or(c""))
 }
