@@ -2,7 +2,7 @@
 
 use crate::check;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd};
 
 /// The file offset type, refused where it would be negative.
 fn offset(value: u64) -> io::Result<libc::off64_t> {
@@ -75,24 +75,25 @@ pub fn copy_range(from: At<'_>, to: At<'_>, len: usize) -> io::Result<usize> {
     Ok(n.cast_unsigned())
 }
 
+/// An empty file in memory that has no path: memfd_create(2). `name` shows in `/proc` only.
+///
+/// # Errors
+/// `EMFILE`, `ENFILE`: no descriptor is left.
+pub fn memory_file(name: &std::ffi::CStr) -> io::Result<std::fs::File> {
+    // SAFETY: the name is NUL-terminated.
+    let fd = check(unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) })?;
+    // SAFETY: the descriptor is new and owned by nobody else.
+    Ok(unsafe { std::fs::File::from_raw_fd(fd) })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs::File;
-    use std::os::fd::{AsFd, FromRawFd};
-
-    fn memory_file() -> File {
-        // SAFETY: the name is NUL-terminated; the descriptor is new and owned by nobody else.
-        unsafe {
-            let fd = libc::memfd_create(c"test".as_ptr(), libc::MFD_CLOEXEC);
-            assert!(fd >= 0);
-            File::from_raw_fd(fd)
-        }
-    }
+    use std::os::fd::AsFd;
 
     #[test]
     fn write_at_then_read_at_in_other_pieces_returns_the_bytes() {
-        let file = memory_file();
+        let file = memory_file(c"test").unwrap();
         let pieces = [IoSlice::new(b"abc"), IoSlice::new(b"defg")];
         assert_eq!(write_at(file.as_fd(), &pieces, 5).unwrap(), 7);
         let (mut a, mut b) = ([0; 6], [0; 10]);
@@ -103,14 +104,14 @@ mod tests {
 
     #[test]
     fn read_at_of_an_offset_above_i64_is_refused() {
-        let file = memory_file();
+        let file = memory_file(c"test").unwrap();
         let error = read_at(file.as_fd(), &mut [], u64::MAX).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
     }
 
     #[test]
     fn copy_range_between_files_copies_and_ends_at_eof() {
-        let (source, target) = (memory_file(), memory_file());
+        let (source, target) = (memory_file(c"test").unwrap(), memory_file(c"test").unwrap());
         write_at(source.as_fd(), &[IoSlice::new(b"0123456789")], 0).unwrap();
         let from = |position| At { file: source.as_fd(), position };
         let to = At { file: target.as_fd(), position: 3 };

@@ -8,8 +8,8 @@
 //!
 //! | module | calls |
 //! |---|---|
-//! | [`affinity`] | which CPU a thread may use, runs on, or last ran on |
 //! | [`at`] | changing directory entries, and objects pinned by descriptor |
+//! | [`buffer`] | file data between a buffer in memory and a descriptor |
 //! | [`creds`] | users, and giving up root for good |
 //! | [`daemon`] | leaving the terminal |
 //! | [`dirent`] | reading directories |
@@ -18,6 +18,7 @@
 //! | [`fuse`] | `/dev/fuse` |
 //! | [`fusermount`] | mounting without privilege through the `fusermount3` program |
 //! | [`handle`] | identities that outlive a mount |
+//! | [`interrupt`] | ending another thread's wait in the kernel |
 //! | [`io`] | positioned and vectored reads and writes, copies between files |
 //! | [`mount`] | mount(2), umount2(2), `/proc/self/mountinfo` |
 //! | [`openat`] | opening the child of a directory, and nothing outside it |
@@ -30,8 +31,8 @@
 //!
 //! It knows no filesystem, no protocol and no policy, takes no locks and starts no threads.
 
-pub mod affinity;
 pub mod at;
+pub mod buffer;
 pub mod creds;
 pub mod daemon;
 pub mod dirent;
@@ -40,6 +41,7 @@ pub mod file;
 pub mod fuse;
 pub mod fusermount;
 pub mod handle;
+pub mod interrupt;
 pub mod io;
 pub mod mount;
 pub mod openat;
