@@ -25,6 +25,7 @@
 //! | [`intercept`] | [`Intercept`]: what looks at every request; [`Intercepted`] forwards them |
 //! | [`readonly`] | [`ReadOnly`], an intercept that refuses every change |
 //! | [`traced`] | [`Traced`], an intercept that logs every request |
+//! | [`simple`] | [`SimpleFs`] and [`Simple`]: a filesystem in sixty lines |
 //!
 //! # Nodes and inodes
 //!
@@ -60,6 +61,7 @@ pub mod open;
 pub mod readonly;
 pub mod refs;
 pub mod reply;
+pub mod simple;
 pub mod state;
 pub mod traced;
 
@@ -82,5 +84,6 @@ pub use open::{Access, BackingFile, OpenFlags, Opened, OpenedFlags};
 pub use readonly::ReadOnly;
 pub use refs::{HandleRef, NodeRef};
 pub use reply::{Cancel, Pending, Reply};
+pub use simple::{NewObject, Simple, SimpleFs, WriteAt};
 pub use state::State;
 pub use traced::Traced;
