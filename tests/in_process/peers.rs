@@ -9,8 +9,8 @@ use syn::visit::{self, Visit};
 
 use crate::tree::files;
 
-/// Where conformance cases are functions without `#[test]`, run on every backend.
-const CASES: &str = "backends/testkit/src/";
+/// The macro that enters a function in the conformance map, which runs on every backend.
+const CASE: &str = "case";
 
 #[test]
 fn promises_of_the_map_name_tests_that_exist() {
@@ -41,8 +41,8 @@ fn tests_are_found_by_attribute_in_macros_and_among_cases() {
     let tests = tests_in([
         ("tests/a.rs", "#[test] fn plain() {} fn helper() {} mod m { #[test] fn inner() {} }"),
         ("tests/b.rs", "proptest! { #[test] fn generated(x in 0..9u8) { f(x); } }"),
-        ("backends/testkit/src/a.rs", "pub fn a_case() {}"),
-        ("backends/memfs/src/a.rs", "pub fn not_a_case() {}"),
+        ("backends/testkit/src/a.rs", "const C: &[Case] = &[case!(a_case, XATTR)]; fn a_case() {}"),
+        ("backends/testkit/src/b.rs", "fn no_case() {}"),
     ]);
     let expected = ["plain", "inner", "generated", "a_case"];
     assert_eq!(tests, expected.map(str::to_owned).into());
@@ -75,16 +75,16 @@ fn checked(map: &str, tests: &BTreeSet<String>) -> (usize, Vec<String>) {
 
 /// The names of all tests in these files.
 fn tests_in<'a>(files: impl IntoIterator<Item = (&'a str, &'a str)>) -> BTreeSet<String> {
-    let mut finder = Finder { cases: false, found: BTreeSet::new() };
+    let mut finder = Finder::default();
     for (path, text) in files {
-        finder.cases = path.starts_with(CASES);
-        finder.visit_file(&syn::parse_file(text).unwrap());
+        let file = syn::parse_file(text).unwrap_or_else(|error| panic!("{path}: {error}"));
+        finder.visit_file(&file);
     }
     finder.found
 }
 
+#[derive(Default)]
 struct Finder {
-    cases: bool,
     found: BTreeSet<String>,
 }
 
@@ -114,13 +114,18 @@ impl Finder {
 
 impl<'ast> Visit<'ast> for Finder {
     fn visit_item_fn(&mut self, item: &'ast syn::ItemFn) {
-        if self.cases || item.attrs.iter().any(|attribute| attribute.path().is_ident("test")) {
+        if item.attrs.iter().any(|attribute| attribute.path().is_ident("test")) {
             self.found.insert(item.sig.ident.to_string());
         }
         visit::visit_item_fn(self, item);
     }
 
     fn visit_macro(&mut self, makro: &'ast syn::Macro) {
+        if let Some(TokenTree::Ident(name)) = makro.tokens.clone().into_iter().next()
+            && makro.path.is_ident(CASE)
+        {
+            self.found.insert(name.to_string());
+        }
         self.tokens(makro.tokens.clone());
     }
 }
