@@ -5,5 +5,6 @@
 mod arrows;
 #[cfg(feature = "cli")]
 mod cli;
+mod docs;
 mod peers;
 mod tree;

@@ -161,21 +161,26 @@ fn terminate(pid: u32) -> Result<()> {
     Ok(())
 }
 
-/// Detaches a mount whatever uses it; an unprivileged user's needs fusermount3.
-fn lazy_unmount(directory: &Path) {
-    let mut umount = if is_root() {
-        let mut umount = Command::new("umount");
-        umount.arg("-l");
-        umount
+/// What unmounts for this user; an unprivileged one's mounts are fusermount3's.
+pub(crate) fn unmount_command() -> Command {
+    if is_root() {
+        Command::new("umount")
     } else {
-        let mut umount = Command::new("fusermount3");
-        umount.arg("-uz");
-        umount
-    };
-    let _ = umount.arg(directory).stderr(Stdio::null()).status();
+        let mut fusermount = Command::new("fusermount3");
+        fusermount.arg("-u");
+        fusermount
+    }
 }
 
-fn is_mounted(directory: &Path) -> Result<bool> {
+/// Detaches a mount whatever uses it.
+fn lazy_unmount(directory: &Path) {
+    let mut unmount = unmount_command();
+    unmount.arg(if is_root() { "-l" } else { "-z" });
+    let _ = unmount.arg(directory).stderr(Stdio::null()).status();
+}
+
+/// Whether a filesystem is mounted at exactly this directory.
+pub(crate) fn is_mounted(directory: &Path) -> Result<bool> {
     Ok(mountpoints()?.iter().any(|mountpoint| mountpoint == directory))
 }
 

@@ -3,6 +3,7 @@
 mod fsx;
 mod pjdfstest;
 mod programs;
+mod readme;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -23,10 +24,12 @@ pub(crate) enum Suite {
     Fsx,
     /// git, cargo and SQLite.
     Programs,
+    /// The README's command to mount.
+    Readme,
 }
 
 impl Suite {
-    pub(crate) const ALL: [Self; 3] = [Self::Pjdfstest, Self::Fsx, Self::Programs];
+    pub(crate) const ALL: [Self; 4] = [Self::Readme, Self::Pjdfstest, Self::Fsx, Self::Programs];
 
     /// Runs the suite on every composition it covers; what fails is printed where it fails.
     pub(crate) fn run(self, targets: &Targets) -> Result<Tally> {
@@ -35,6 +38,7 @@ impl Suite {
             Self::Pjdfstest => pjdfstest::run(targets, &scratch),
             Self::Fsx => fsx::run(targets, &scratch),
             Self::Programs => programs::run(targets, &scratch),
+            Self::Readme => readme::run(targets, &scratch),
         }
     }
 
@@ -44,6 +48,7 @@ impl Suite {
             Self::Pjdfstest => pjdfstest::CASES,
             Self::Fsx => fsx::CASES,
             Self::Programs => programs::CASES,
+            Self::Readme => readme::CASES,
         }
     }
 }
@@ -54,6 +59,7 @@ impl fmt::Display for Suite {
             Self::Pjdfstest => "pjdfstest",
             Self::Fsx => "fsx",
             Self::Programs => "programs",
+            Self::Readme => "readme",
         })
     }
 }
