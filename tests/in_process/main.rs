@@ -6,5 +6,6 @@ mod arrows;
 #[cfg(feature = "cli")]
 mod cli;
 mod docs;
+mod hello;
 mod peers;
 mod tree;
