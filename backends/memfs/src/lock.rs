@@ -1,0 +1,396 @@
+//! File locks: POSIX locks on ranges, flock(2) locks on whole files, and who waits for them.
+//!
+//! Kept for clients that share a filesystem and do not leave locks to their kernel. What waits is a
+//! [`Reply`] in a queue and holds no thread. Whenever a lock goes, the queue of its node is walked
+//! first come, first served. Replies are sent with no lock held.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use stratafs_core::{
+    Cancel, Errno, FileLock, HandleId, LockFlavour, LockKind, LockOwner, NodeId, Pending, Reply,
+    Result,
+};
+
+use crate::MemFs;
+use crate::handle::Want;
+
+/// The most locks and waits at a time; beyond it ENOLCK. One takes about 100 bytes.
+const MAX_LOCKS: u64 = 65_536;
+
+/// A lock that is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Held {
+    owner: LockOwner,
+    flavour: LockFlavour,
+    lock: FileLock,
+}
+
+impl Held {
+    /// Whether it keeps `other` from being taken.
+    fn blocks(&self, other: &Self) -> bool {
+        self.flavour == other.flavour
+            && self.owner != other.owner
+            && self.lock.conflicts(&other.lock)
+    }
+
+    fn is_of(&self, owner: LockOwner, flavour: LockFlavour) -> bool {
+        self.owner == owner && self.flavour == flavour
+    }
+}
+
+struct Waiter {
+    ticket: u64,
+    wanted: Held,
+    reply: Reply<()>,
+}
+
+#[derive(Default)]
+struct NodeLocks {
+    held: Vec<Held>,
+    waiting: VecDeque<Waiter>,
+}
+
+impl NodeLocks {
+    fn len(&self) -> u64 {
+        (self.held.len() + self.waiting.len()) as u64
+    }
+
+    fn blocked(&self, wanted: &Held) -> bool {
+        self.held.iter().any(|held| held.blocks(wanted))
+    }
+
+    /// Takes or gives up a lock that nothing blocks: the owner's own locks make way for it, and
+    /// what they cover beyond it stays.
+    fn apply(&mut self, wanted: Held) {
+        let new = wanted.lock;
+        let mut merged = wanted;
+        let mut rest = Vec::new();
+        self.held.retain(|held| {
+            if !held.is_of(wanted.owner, wanted.flavour) {
+                return true;
+            }
+            let old = held.lock;
+            let touches =
+                old.start <= new.end.saturating_add(1) && new.start <= old.end.saturating_add(1);
+            if touches && old.kind == new.kind {
+                merged.lock.start = merged.lock.start.min(old.start);
+                merged.lock.end = merged.lock.end.max(old.end);
+                return false;
+            }
+            if !old.overlaps(&new) {
+                return true;
+            }
+            if old.start < new.start {
+                rest.push(Held { lock: FileLock { end: new.start - 1, ..old }, ..*held });
+            }
+            if old.end > new.end {
+                rest.push(Held { lock: FileLock { start: new.end + 1, ..old }, ..*held });
+            }
+            false
+        });
+        self.held.append(&mut rest);
+        if new.kind != LockKind::Unlock {
+            self.held.push(merged);
+        }
+    }
+
+    /// Grants what has become free, in the order of the queue.
+    fn wake(&mut self) -> Vec<Reply<()>> {
+        let mut granted = Vec::new();
+        let mut at = 0;
+        while let Some(waiter) = self.waiting.get(at) {
+            if self.blocked(&waiter.wanted) {
+                at += 1;
+                continue;
+            }
+            if let Some(waiter) = self.waiting.remove(at) {
+                self.apply(waiter.wanted);
+                granted.push(waiter.reply);
+            }
+        }
+        granted
+    }
+}
+
+#[derive(Default)]
+struct State {
+    nodes: HashMap<u64, NodeLocks>,
+    next_ticket: u64,
+}
+
+impl State {
+    /// Whether `wanted` on `node` would wait for its own owner, through whatever others wait for.
+    fn is_ring(&self, node: u64, wanted: &Held) -> bool {
+        let mut seen = HashSet::new();
+        let mut open = vec![(node, *wanted)];
+        while let Some((node, wait)) = open.pop() {
+            let held = self.nodes.get(&node).map_or(&[][..], |locks| &locks.held);
+            for blocker in held.iter().filter(|held| held.blocks(&wait)) {
+                if blocker.owner == wanted.owner {
+                    return true;
+                }
+                if !seen.insert(blocker.owner) {
+                    continue;
+                }
+                for (node, locks) in &self.nodes {
+                    let waits = locks.waiting.iter().map(|waiter| waiter.wanted);
+                    let waits = waits.filter(|w| w.is_of(blocker.owner, LockFlavour::Posix));
+                    open.extend(waits.map(|wait| (*node, wait)));
+                }
+            }
+        }
+        false
+    }
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// Locks and waits in `state`: what tells most removals that there is nothing to look for.
+    count: AtomicU64,
+}
+
+impl Shared {
+    /// Changes the locks of `node` by `with`, wakes whom that frees, and answers them.
+    fn change<R>(&self, node: u64, with: impl FnOnce(&mut NodeLocks) -> R) -> R {
+        let (result, granted) = {
+            let mut state = self.state.lock();
+            let locks = state.nodes.entry(node).or_default();
+            let before = locks.len();
+            let result = with(locks);
+            let granted = locks.wake();
+            let after = locks.len();
+            if after == 0 {
+                state.nodes.remove(&node);
+            }
+            self.recount(before, after);
+            (result, granted)
+        };
+        for reply in granted {
+            reply.send(Ok(()));
+        }
+        result
+    }
+
+    fn recount(&self, before: u64, after: u64) {
+        if after >= before {
+            self.count.fetch_add(after - before, Ordering::AcqRel);
+        } else {
+            self.count.fetch_sub(before - after, Ordering::AcqRel);
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.count.load(Ordering::Acquire) == 0
+    }
+
+    fn is_full(&self) -> bool {
+        self.count.load(Ordering::Acquire) >= MAX_LOCKS
+    }
+}
+
+/// The locks of a filesystem.
+#[derive(Default)]
+pub(crate) struct LockTable(Arc<Shared>);
+
+/// What calls a wait off.
+struct Wait {
+    table: Arc<Shared>,
+    node: u64,
+    ticket: u64,
+}
+
+impl Cancel for Wait {
+    fn cancel(&self) {
+        let reply = self.table.change(self.node, |locks| {
+            let at = locks.waiting.iter().position(|waiter| waiter.ticket == self.ticket)?;
+            Some(locks.waiting.remove(at)?.reply)
+        });
+        if let Some(reply) = reply {
+            reply.send(Err(Errno::EINTR));
+        }
+    }
+}
+
+impl LockTable {
+    /// How many locks are held and waited for.
+    pub(crate) fn len(&self) -> u64 {
+        self.0.count.load(Ordering::Acquire)
+    }
+
+    fn test(&self, node: u64, wanted: Held) -> FileLock {
+        let state = self.0.state.lock();
+        let held = state.nodes.get(&node).map_or(&[][..], |locks| &locks.held);
+        let blocking = held.iter().filter(|held| held.blocks(&wanted));
+        let first = blocking.min_by_key(|held| held.lock.start);
+        first.map_or(FileLock { kind: LockKind::Unlock, ..wanted.lock }, |held| held.lock)
+    }
+
+    fn set(&self, node: u64, wanted: Held) -> Result<()> {
+        let unlock = wanted.lock.kind == LockKind::Unlock;
+        if unlock && self.0.is_empty() {
+            return Ok(());
+        }
+        if !unlock && self.0.is_full() {
+            return Err(Errno::ENOLCK);
+        }
+        self.0.change(node, |locks| {
+            if wanted.flavour == LockFlavour::Flock {
+                locks.drop_flock(wanted.owner);
+            }
+            if locks.blocked(&wanted) {
+                return Err(Errno::EAGAIN);
+            }
+            locks.apply(wanted);
+            Ok(())
+        })
+    }
+
+    fn wait(&self, node: u64, wanted: Held, reply: Reply<()>) -> Option<Pending> {
+        let answer = match self.set(node, wanted) {
+            Err(Errno::EAGAIN) => None,
+            other => Some(other),
+        };
+        if let Some(answer) = answer {
+            reply.send(answer);
+            return None;
+        }
+        // Between the two holds of the table it may have become free.
+        enum Outcome {
+            Now(Result<()>),
+            Later(u64),
+        }
+        let mut reply = Some(reply);
+        let (outcome, granted) = {
+            let mut state = self.0.state.lock();
+            let blocked = state.nodes.get(&node).is_some_and(|locks| locks.blocked(&wanted));
+            if blocked && wanted.flavour == LockFlavour::Posix && state.is_ring(node, &wanted) {
+                (Outcome::Now(Err(Errno::EDEADLK)), Vec::new())
+            } else {
+                state.next_ticket += 1;
+                let ticket = state.next_ticket;
+                let locks = state.nodes.entry(node).or_default();
+                let before = locks.len();
+                let outcome = if blocked {
+                    if let Some(reply) = reply.take() {
+                        locks.waiting.push_back(Waiter { ticket, wanted, reply });
+                    }
+                    Outcome::Later(ticket)
+                } else {
+                    locks.apply(wanted);
+                    Outcome::Now(Ok(()))
+                };
+                let granted = locks.wake();
+                let after = locks.len();
+                self.0.recount(before, after);
+                (outcome, granted)
+            }
+        };
+        for reply in granted {
+            reply.send(Ok(()));
+        }
+        match outcome {
+            Outcome::Now(answer) => {
+                if let Some(reply) = reply {
+                    reply.send(answer);
+                }
+                None
+            }
+            Outcome::Later(ticket) => {
+                Some(Pending::new(Arc::new(Wait { table: Arc::clone(&self.0), node, ticket })))
+            }
+        }
+    }
+
+    fn release(&self, node: u64, owner: LockOwner, flavour: LockFlavour) {
+        let lock = FileLock { kind: LockKind::Unlock, start: 0, end: u64::MAX, pid: 0 };
+        // Giving up never fails.
+        let _ = self.set(node, Held { owner, flavour, lock });
+    }
+
+    /// Gives up the POSIX locks of `owner`.
+    pub(crate) fn release_posix(&self, node: u64, owner: LockOwner) {
+        self.release(node, owner, LockFlavour::Posix);
+    }
+
+    /// Gives up the flock of `owner`.
+    pub(crate) fn release_flock(&self, node: u64, owner: LockOwner) {
+        self.release(node, owner, LockFlavour::Flock);
+    }
+
+    /// The node is gone: so are its locks, and whoever waits has nothing to wait for.
+    pub(crate) fn forget_node(&self, node: u64) {
+        if self.0.is_empty() {
+            return;
+        }
+        let waiting = self.0.change(node, |locks| std::mem::take(locks).waiting);
+        for waiter in waiting {
+            waiter.reply.send(Err(Errno::EBADF));
+        }
+    }
+}
+
+impl NodeLocks {
+    /// A flock is not converted but given up and taken anew, as flock(2) says.
+    fn drop_flock(&mut self, owner: LockOwner) {
+        self.held.retain(|held| !held.is_of(owner, LockFlavour::Flock));
+    }
+}
+
+/// The lock as it is kept: a flock covers everything.
+fn wanted(owner: LockOwner, lock: FileLock, flavour: LockFlavour) -> Result<Held> {
+    let lock = match flavour {
+        LockFlavour::Posix if lock.start > lock.end => return Err(Errno::EINVAL),
+        LockFlavour::Posix => lock,
+        LockFlavour::Flock => FileLock { start: 0, end: u64::MAX, ..lock },
+    };
+    Ok(Held { owner, flavour, lock })
+}
+
+impl MemFs {
+    pub(crate) fn lock_test(
+        &self,
+        node: NodeId,
+        handle: HandleId,
+        owner: LockOwner,
+        lock: FileLock,
+    ) -> Result<FileLock> {
+        self.opened(node, handle, Want::Any)?;
+        Ok(self.locks.test(node.0, wanted(owner, lock, LockFlavour::Posix)?))
+    }
+
+    pub(crate) fn lock_set(
+        &self,
+        node: NodeId,
+        handle: HandleId,
+        owner: LockOwner,
+        lock: FileLock,
+        flavour: LockFlavour,
+    ) -> Result<()> {
+        self.opened(node, handle, Want::Any)?;
+        self.locks.set(node.0, wanted(owner, lock, flavour)?)
+    }
+
+    pub(crate) fn lock_wait(
+        &self,
+        node: NodeId,
+        handle: HandleId,
+        owner: LockOwner,
+        lock: FileLock,
+        flavour: LockFlavour,
+        reply: Reply<()>,
+    ) -> Option<Pending> {
+        let wanted =
+            self.opened(node, handle, Want::Any).and_then(|_| wanted(owner, lock, flavour));
+        match wanted {
+            Ok(wanted) => self.locks.wait(node.0, wanted, reply),
+            Err(errno) => {
+                reply.send(Err(errno));
+                None
+            }
+        }
+    }
+}

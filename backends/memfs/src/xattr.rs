@@ -1,0 +1,225 @@
+//! Extended attributes, within ext4's limits.
+//!
+//! `user.`, `trusted.` and `security.` are kept; who may touch which is the kernel's affair. POSIX
+//! ACLs (`system.`) are not: an ACL that is stored but not in step with the mode would lie.
+
+use stratafs_core::attr::S_ISGID;
+use stratafs_core::{Context, Errno, FileType, NodeId, Result, XattrMode, XattrName};
+
+use crate::MemFs;
+use crate::charge::xattr_cost;
+use crate::node::{Inode, copy_of};
+
+/// The longest value, in bytes: XATTR_SIZE_MAX of linux/limits.h.
+const VALUE_MAX: usize = 65_536;
+
+/// The longest list of names, in bytes, each with its NUL: XATTR_LIST_MAX of linux/limits.h. More
+/// could be set, but the kernel could list none of them.
+const LIST_MAX: usize = 65_536;
+
+/// File capabilities, which a write or a change of owner clears.
+const CAPABILITY: &[u8] = b"security.capability";
+
+struct Xattr {
+    name: Box<[u8]>,
+    value: Box<[u8]>,
+}
+
+/// The attributes of an inode, ascending by name.
+#[derive(Default)]
+#[expect(clippy::box_collection, reason = "most inodes have none, and pay one word for it")]
+pub(crate) struct Xattrs(Option<Box<Vec<Xattr>>>);
+
+impl Xattrs {
+    fn list(&self) -> &[Xattr] {
+        self.0.as_deref().map_or(&[], Vec::as_slice)
+    }
+
+    fn find(&self, name: &[u8]) -> Result<usize, usize> {
+        self.list().binary_search_by(|xattr| (*xattr.name).cmp(name))
+    }
+
+    fn get(&self, name: &[u8]) -> Option<&[u8]> {
+        self.find(name).ok().map(|at| &*self.list()[at].value)
+    }
+
+    fn list_len(&self) -> usize {
+        self.list().iter().map(|xattr| xattr.name.len() + 1).sum()
+    }
+
+    /// Sets `name`; the difference of cost was reserved. Nothing changes on an error.
+    pub(crate) fn set(&mut self, name: &[u8], value: &[u8]) -> Result<()> {
+        let value = copy_of(value)?;
+        match self.find(name) {
+            Ok(at) => {
+                if let Some(list) = &mut self.0 {
+                    list[at].value = value;
+                }
+            }
+            Err(at) => {
+                let name = copy_of(name)?;
+                let list = self.0.get_or_insert_default();
+                list.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+                list.insert(at, Xattr { name, value });
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes `name`, and gives what it cost, if it was there.
+    fn remove(&mut self, name: &[u8]) -> Option<u64> {
+        let at = self.find(name).ok()?;
+        let list = self.0.as_deref_mut()?;
+        let xattr = list.remove(at);
+        if list.is_empty() {
+            self.0 = None;
+        } else if list.len() * 4 < list.capacity() {
+            list.shrink_to(list.len() * 2);
+        }
+        Some(xattr_cost(xattr.name.len(), xattr.value.len()))
+    }
+
+    /// What all of them cost.
+    pub(crate) fn charged(&self) -> u64 {
+        self.list().iter().map(|x| xattr_cost(x.name.len(), x.value.len())).sum()
+    }
+}
+
+/// Whether attributes of this name are kept at all.
+fn check_name(name: XattrName<'_>) -> Result<()> {
+    let namespace = name.namespace();
+    if !matches!(namespace, b"user" | b"trusted" | b"security") {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    if name.as_bytes().len() == namespace.len() + 1 { Err(Errno::EINVAL) } else { Ok(()) }
+}
+
+/// Whether `name` may be on an object of `kind`: `user.` belongs to files and directories only, for
+/// elsewhere the permission bits say nothing about who may store data.
+fn allowed_on(name: XattrName<'_>, kind: FileType) -> bool {
+    name.namespace() != b"user" || matches!(kind, FileType::Regular | FileType::Directory)
+}
+
+/// Copies `from` into `to`, unless `to` is empty and only asks for the length.
+fn answer(from: &[u8], to: &mut [u8]) -> Result<usize> {
+    if !to.is_empty() {
+        to.get_mut(..from.len()).ok_or(Errno::ERANGE)?.copy_from_slice(from);
+    }
+    Ok(from.len())
+}
+
+impl MemFs {
+    pub(crate) fn xattr_get(
+        &self,
+        node: NodeId,
+        name: XattrName<'_>,
+        value: &mut [u8],
+    ) -> Result<usize> {
+        let node = self.node(node)?;
+        check_name(name)?;
+        let inode = node.inode.read();
+        answer(inode.xattrs.get(name.as_bytes()).ok_or(Errno::ENODATA)?, value)
+    }
+
+    pub(crate) fn xattr_set(
+        &self,
+        node: NodeId,
+        name: XattrName<'_>,
+        value: &[u8],
+        mode: XattrMode,
+        clear_setgid: bool,
+    ) -> Result<()> {
+        let node = self.node(node)?;
+        check_name(name)?;
+        if !allowed_on(name, node.kind) {
+            return Err(Errno::EPERM);
+        }
+        if value.len() > VALUE_MAX {
+            return Err(Errno::E2BIG);
+        }
+        let now = self.now();
+        let mut inode = node.inode.write();
+        if inode.dead {
+            return Err(Errno::ESTALE);
+        }
+        let old = inode.xattrs.get(name.as_bytes()).map(<[u8]>::len);
+        match (mode, old) {
+            (XattrMode::Create, Some(_)) => return Err(Errno::EEXIST),
+            (XattrMode::Replace, None) => return Err(Errno::ENODATA),
+            _ => {}
+        }
+        let name = name.as_bytes();
+        if old.is_none() && inode.xattrs.list_len() + name.len() + 1 > LIST_MAX {
+            return Err(Errno::ENOSPC);
+        }
+        let new_cost = xattr_cost(name.len(), value.len());
+        let old_cost = old.map_or(0, |len| xattr_cost(name.len(), len));
+        let hold = self.account.hold(new_cost.saturating_sub(old_cost), 0)?;
+        inode.xattrs.set(name, value)?;
+        hold.keep();
+        self.account.give_back(old_cost.saturating_sub(new_cost));
+        if clear_setgid {
+            inode.mode &= !S_ISGID;
+        }
+        inode.ctime = now;
+        Ok(())
+    }
+
+    pub(crate) fn xattr_list(&self, node: NodeId, names: &mut [u8]) -> Result<usize> {
+        let node = self.node(node)?;
+        let inode = node.inode.read();
+        let len = inode.xattrs.list_len();
+        if names.is_empty() {
+            return Ok(len);
+        }
+        let mut rest = names.get_mut(..len).ok_or(Errno::ERANGE)?;
+        for xattr in inode.xattrs.list() {
+            let (place, after) = rest.split_at_mut(xattr.name.len() + 1);
+            place[..xattr.name.len()].copy_from_slice(&xattr.name);
+            place[xattr.name.len()] = 0;
+            rest = after;
+        }
+        Ok(len)
+    }
+
+    pub(crate) fn xattr_remove(&self, node: NodeId, name: XattrName<'_>) -> Result<()> {
+        let node = self.node(node)?;
+        check_name(name)?;
+        if !allowed_on(name, node.kind) {
+            return Err(Errno::EPERM);
+        }
+        let now = self.now();
+        let mut inode = node.inode.write();
+        let cost = inode.xattrs.remove(name.as_bytes()).ok_or(Errno::ENODATA)?;
+        self.account.give_back(cost);
+        inode.ctime = now;
+        Ok(())
+    }
+
+    /// The label that `cx` wants on a new object, as attributes, and their cost.
+    pub(crate) fn label(&self, cx: &Context<'_>) -> Result<(Xattrs, u64)> {
+        let mut xattrs = Xattrs::default();
+        if let Some(label) = cx.security {
+            check_name(label.name)?;
+            if label.value.len() > VALUE_MAX {
+                return Err(Errno::E2BIG);
+            }
+            xattrs.set(label.name.as_bytes(), label.value)?;
+        }
+        let cost = xattrs.charged();
+        Ok((xattrs, cost))
+    }
+
+    /// Clears file capabilities.
+    pub(crate) fn clear_capability(&self, inode: &mut Inode) {
+        if let Some(cost) = inode.xattrs.remove(CAPABILITY) {
+            self.account.give_back(cost);
+        }
+    }
+
+    /// Clears setuid, setgid and file capabilities.
+    pub(crate) fn kill_priv(&self, inode: &mut Inode) {
+        inode.clear_suid_sgid();
+        self.clear_capability(inode);
+    }
+}
