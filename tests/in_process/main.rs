@@ -8,4 +8,5 @@ mod cli;
 mod docs;
 mod hello;
 mod peers;
+mod simple;
 mod tree;
