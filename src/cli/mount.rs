@@ -67,7 +67,10 @@ impl Mount {
         if let Some(starter) = starter {
             starter.leave().context("cannot go to the background")?;
         }
-        Ok(ExitCode::SUCCESS)
+        bail!(
+            "cannot mount on {}: this version has no transport\n  use a later one",
+            self.mountpoint.display()
+        )
     }
 
     fn start_in_background(&self, log_level: Option<Level>) -> Result<ExitCode> {

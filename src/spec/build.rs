@@ -2,17 +2,25 @@
 
 use std::sync::Arc;
 
-use stratafs_core::{DynFileSystem, Intercepted, ReadOnly};
+use stratafs_core::{CachePolicy, DynFileSystem, Intercepted, ReadOnly, Traced};
+use stratafs_memfs::{Locks, MemFs};
 
 use super::error::{Report, SpecError};
 use super::node::Node;
 use super::tables::Backend;
 
+/// What the surroundings decide where the text does not.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Surroundings {
+    /// Owner and group of a root directory that a backend makes.
+    pub(super) root_owner: (u32, u32),
+}
+
 /// Builds the filesystem that a node describes.
-type Builder = fn(&Node) -> Result<Arc<dyn DynFileSystem>, SpecError>;
+type Builder = fn(&Node, &Surroundings) -> Result<Arc<dyn DynFileSystem>, SpecError>;
 
 /// The backends that this version can build, by the names of their tables.
-const BUILDERS: &[(&str, Builder)] = &[("readonly", read_only)];
+const BUILDERS: &[(&str, Builder)] = &[("mem", mem), ("readonly", read_only), ("traced", traced)];
 
 fn builder(backend: &Backend) -> Option<Builder> {
     BUILDERS.iter().find(|(name, _)| *name == backend.name).map(|(_, build)| *build)
@@ -29,35 +37,107 @@ impl Backend {
 ///
 /// # Errors
 /// [`SpecError::NotBuilt`] and [`SpecError::Build`].
-pub(super) fn build(node: &Node) -> Result<Arc<dyn DynFileSystem>, SpecError> {
+pub(super) fn build(
+    node: &Node,
+    surroundings: &Surroundings,
+) -> Result<Arc<dyn DynFileSystem>, SpecError> {
     match builder(node.backend) {
-        Some(build) => build(node),
+        Some(build) => build(node, surroundings),
         None => Err(not_built(node)),
     }
 }
 
-/// The filesystem that the key `name` of `node` is set to, built. The check lets no node without
-/// its needed keys pass, so a missing one here is one that the table forgot to need.
-fn inner(node: &Node, name: &str) -> Result<Arc<dyn DynFileSystem>, SpecError> {
-    match node.filesystem(name) {
-        Some(inner) => build(inner),
-        None => {
-            let report = Report::new("cannot build the filesystem", format!("`{name}` is not set"));
-            Err(SpecError::Arguments(Box::new(report.at(node.place.clone()))))
-        }
-    }
-}
-
-fn read_only(node: &Node) -> Result<Arc<dyn DynFileSystem>, SpecError> {
-    Ok(Arc::new(Intercepted::new(inner(node, "inner")?, ReadOnly::new())))
-}
-
 fn not_built(node: &Node) -> SpecError {
     let known: Vec<&str> = BUILDERS.iter().map(|(name, _)| *name).collect();
-    let problem = format!("{} is not yet built into this version", node.backend.name);
-    let report = Report::new("cannot build the filesystem", problem)
-        .at(node.place.clone())
+    let report = report(node, format!("{} is not yet built into this version", node.backend.name))
         .allowed(known.join(", "))
         .next("use one of these, or a later version");
     SpecError::NotBuilt(Box::new(report))
+}
+
+fn report(node: &Node, problem: String) -> Report {
+    Report::new("cannot build the filesystem", problem).at(node.place.clone())
+}
+
+/// The filesystem that the key `name` of `node` is set to, built. The check lets no node without
+/// its needed keys pass, so a missing one here is one that the table forgot to need.
+fn inner(
+    node: &Node,
+    name: &str,
+    surroundings: &Surroundings,
+) -> Result<Arc<dyn DynFileSystem>, SpecError> {
+    match node.filesystem(name) {
+        Some(inner) => build(inner, surroundings),
+        None => Err(SpecError::Arguments(Box::new(report(node, format!("`{name}` is not set"))))),
+    }
+}
+
+/// `filesystem`, refusing changes if `node` has the flag `readonly`.
+fn with_readonly(node: &Node, filesystem: Arc<dyn DynFileSystem>) -> Arc<dyn DynFileSystem> {
+    if node.flag("readonly") {
+        Arc::new(Intercepted::new(filesystem, ReadOnly::new()))
+    } else {
+        filesystem
+    }
+}
+
+/// The policy of the key `cache`; `None` leaves it to the backend.
+fn cache_policy(node: &Node) -> Option<CachePolicy> {
+    match node.choice("cache")? {
+        "never" => Some(CachePolicy::Never),
+        "always" => Some(CachePolicy::Always),
+        _ => Some(CachePolicy::Auto),
+    }
+}
+
+fn mem(node: &Node, surroundings: &Surroundings) -> Result<Arc<dyn DynFileSystem>, SpecError> {
+    let (uid, gid) = surroundings.root_owner;
+    let id = |name: &str, or: u32| node.id(name).unwrap_or(or);
+    let mut builder = MemFs::builder().root_owner(id("root_uid", uid), id("root_gid", gid));
+    if let Some(mode) = node.mode("root_mode") {
+        builder = builder.root_mode(mode);
+    }
+    if let Some(capacity) = node.size("capacity") {
+        builder = builder.capacity(capacity);
+    }
+    if let Some(count) = node.count("max_inodes") {
+        builder = builder.max_inodes(count);
+    }
+    if let Some(count) = node.count("max_handles") {
+        builder = builder.max_handles(count);
+    }
+    if node.choice("locks") == Some("remote") {
+        builder = builder.locks(Locks::Remote);
+    }
+    // The policy sets all timeouts, so it comes before them.
+    if let Some(policy) = cache_policy(node) {
+        builder = builder.cache_policy(policy);
+    }
+    if let Some(timeout) = node.time("entry_timeout") {
+        builder = builder.entry_timeout(timeout);
+    }
+    if let Some(timeout) = node.time("attr_timeout") {
+        builder = builder.attr_timeout(timeout);
+    }
+    if let Some(timeout) = node.time("negative_timeout") {
+        builder = builder.negative_timeout(timeout);
+    }
+    let filesystem = builder.writeback(node.flag("writeback")).build().map_err(|error| {
+        let report = report(node, error.to_string());
+        SpecError::Build { report: Box::new(report), cause: Box::new(error) }
+    })?;
+    Ok(with_readonly(node, Arc::new(filesystem)))
+}
+
+fn read_only(
+    node: &Node,
+    surroundings: &Surroundings,
+) -> Result<Arc<dyn DynFileSystem>, SpecError> {
+    Ok(Arc::new(Intercepted::new(inner(node, "inner", surroundings)?, ReadOnly::new())))
+}
+
+/// The lines are labelled with the name of what is traced.
+fn traced(node: &Node, surroundings: &Surroundings) -> Result<Arc<dyn DynFileSystem>, SpecError> {
+    let label = node.filesystem("inner").map_or("", |inner| inner.backend.name);
+    Ok(Arc::new(Intercepted::new(inner(node, "inner", surroundings)?, Traced::new(label))))
 }

@@ -384,6 +384,15 @@ impl Checker<'_> {
             Kind::Size => Checked::Size(parse_size(text()?).map_err(bad)?),
             Kind::Count => Checked::Count(parse_count(text()?).map_err(bad)?),
             Kind::Time => Checked::Time(parse_duration(text()?).map_err(bad)?),
+            // −1 means "leave it" to chown(2), so it is nobody's.
+            Kind::Id => match text()?.parse() {
+                Ok(id) if id != u32::MAX => Checked::Id(id),
+                _ => return Err(bad(String::new())),
+            },
+            Kind::Mode => match u32::from_str_radix(text()?, 8) {
+                Ok(mode) if mode <= 0o7777 => Checked::Mode(mode),
+                _ => return Err(bad(String::new())),
+            },
             Kind::Choice(words) => {
                 let text = text()?.replace('_', "-");
                 let known = words.iter().find(|known| **known == text);

@@ -65,6 +65,7 @@ pub use error::{Report, Source, SpecError};
 pub use node::Node;
 pub use parse::{MAX_DEPTH, MAX_TEXT_BYTES};
 
+use build::Surroundings;
 use check::SpanMap;
 use stratafs_core::DynFileSystem;
 
@@ -86,6 +87,7 @@ fn parse_source(source: &Arc<Source>) -> Result<Expr, SpecError> {
 #[derive(Debug)]
 pub struct Composition {
     root: Node,
+    surroundings: Surroundings,
 }
 
 impl Composition {
@@ -96,12 +98,21 @@ impl Composition {
     pub fn parse(text: impl AsRef<OsStr>) -> Result<Self, SpecError> {
         let source = Arc::new(Source::inline(text.as_ref().as_bytes()));
         let root = check::check(&parse_source(&source)?, &source)?;
-        Ok(Self { root })
+        Ok(Self { root, surroundings: Surroundings::default() })
     }
 
     /// The outermost filesystem.
     pub fn root(&self) -> &Node {
         &self.root
+    }
+
+    /// Makes this user and group the owner of root directories that backends make, unless the text
+    /// names others. If not called it is `0:0`, which is right for a guest's filesystem; a mount on
+    /// this host belongs to whoever serves it, as a tmpfs to whoever mounts it.
+    #[must_use]
+    pub fn root_owner(mut self, uid: u32, gid: u32) -> Self {
+        self.surroundings.root_owner = (uid, gid);
+        self
     }
 
     /// Builds the filesystem. Each call builds another one, which shares nothing with the first.
@@ -110,6 +121,6 @@ impl Composition {
     /// * [`SpecError::NotBuilt`]: this version cannot build a backend that the composition names.
     /// * [`SpecError::Build`]: a backend refused its settings or could not be brought up.
     pub fn build(&self) -> Result<Arc<dyn DynFileSystem>, SpecError> {
-        build::build(&self.root)
+        build::build(&self.root, &self.surroundings)
     }
 }

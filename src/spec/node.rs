@@ -59,6 +59,10 @@ pub enum Checked {
     Count(u64),
     /// [`Kind::Time`](super::tables::Kind::Time).
     Time(Duration),
+    /// [`Kind::Id`](super::tables::Kind::Id).
+    Id(u32),
+    /// [`Kind::Mode`](super::tables::Kind::Mode).
+    Mode(u32),
     /// [`Kind::Choice`](super::tables::Kind::Choice).
     Choice(&'static str),
     /// [`Kind::Flag`](super::tables::Kind::Flag).
@@ -94,6 +98,22 @@ impl Node {
     pub fn count(&self, name: &str) -> Option<u64> {
         match self.get(name)?.value {
             Checked::Count(count) => Some(count),
+            _ => None,
+        }
+    }
+
+    /// The user or group that the key called `name` is set to.
+    pub fn id(&self, name: &str) -> Option<u32> {
+        match self.get(name)?.value {
+            Checked::Id(id) => Some(id),
+            _ => None,
+        }
+    }
+
+    /// The permissions that the key called `name` is set to.
+    pub fn mode(&self, name: &str) -> Option<u32> {
+        match self.get(name)?.value {
+            Checked::Mode(mode) => Some(mode),
             _ => None,
         }
     }

@@ -55,6 +55,10 @@ pub enum Kind {
     Time,
     /// One of these words.
     Choice(&'static [&'static str]),
+    /// The number of a user or group.
+    Id,
+    /// Permissions in octal, as chmod(1) takes them.
+    Mode,
     /// Nothing, which is `true`, or `true`, `false`, `yes`, `no`, `on`, `off`.
     Flag,
     /// A path on the host.
@@ -102,6 +106,8 @@ impl Kind {
             Self::Count => "COUNT".into(),
             Self::Time => "TIME".into(),
             Self::Choice(words) => words.join("|"),
+            Self::Id => "ID".into(),
+            Self::Mode => "MODE".into(),
             Self::Flag => "true|false".into(),
             Self::Path => "PATH".into(),
             Self::PathList(_) => "PATH:PATH…".into(),
@@ -119,6 +125,8 @@ impl Kind {
             Self::Count => "a count: a number, or one with k, M or G (powers of 1000)".into(),
             Self::Time => "a time: seconds as in 1 or 0.5, or a number with ms, s, m or h".into(),
             Self::Choice(words) => words.join(", "),
+            Self::Id => format!("a number from 0 to {}", u32::MAX - 1),
+            Self::Mode => "permissions in octal, from 0 to 7777".into(),
             Self::Flag => "true or false".into(),
             Self::Path => "a path beginning with / or .".into(),
             Self::PathList(_) => "paths beginning with / or ., with : between them".into(),
@@ -234,15 +242,20 @@ const MEM: Backend = Backend {
             Key::new("capacity", Kind::Size, "the most bytes that it holds").alias(&["size"]),
             Key::new("max_inodes", Kind::Count, "the most files, directories and links")
                 .alias(&["nr_inodes"]),
+            Key::new("max_handles", Kind::Count, "the most files open at a time"),
+            Key::new("root_mode", Kind::Mode, "permissions of the root directory").alias(&["mode"]),
+            Key::new("root_uid", Kind::Id, "owner of the root directory").alias(&["uid"]),
+            Key::new("root_gid", Kind::Id, "group of the root directory").alias(&["gid"]),
             Key::new(
                 "locks",
                 Kind::Choice(&["local", "remote"]),
                 "who keeps file locks: the kernel that mounts it, or this server",
             ),
+            Key::new("writeback", Kind::Flag, "the kernel may keep written data for a while"),
         ],
         CACHING,
     ],
-    examples: &["mem()", "mem(capacity=1GiB, max_inodes=100k)"],
+    examples: &["mem()", "mem(capacity=1GiB, max_inodes=100k, mode=1777)"],
 };
 
 const PASSTHROUGH: Backend = Backend {
@@ -369,7 +382,7 @@ const READ_ONLY: Backend = Backend {
 
 const TRACED: Backend = Backend {
     name: "traced",
-    summary: "a filesystem that logs every request at level trace",
+    summary: "a filesystem that logs its requests at levels debug and trace",
     other_names: &["trace", "debug", "log", "strace"],
     positional: Some("inner"),
     has_mounts: false,

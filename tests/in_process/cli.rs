@@ -33,7 +33,8 @@ fn mount_of_a_bad_spec_says_where_and_exits_2() {
         "stratafs: cannot read the spec: mem has no key `capcity`\n\
          \u{20} mem(capcity=1GiB)\n\
          \u{20}     ^\n\
-         \u{20} allowed here: capacity=SIZE, max_inodes=COUNT, locks=local|remote, \
+         \u{20} allowed here: capacity=SIZE, max_inodes=COUNT, max_handles=COUNT, root_mode=MODE, \
+         root_uid=ID, root_gid=ID, locks=local|remote, writeback, \
          cache=never|auto|always, entry_timeout=TIME, attr_timeout=TIME, negative_timeout=TIME, \
          readonly\n\
          \u{20} did you mean `capacity`?\n"

@@ -17,7 +17,8 @@ fn lines(text: &str) -> Vec<String> {
 
 const EXPR: &str = "  allowed here: a path beginning with / or ., NAME(…), or @FILE.toml";
 const ARG: &str = "  allowed here: KEY=VALUE, a path, NAME(…), @FILE.toml, or a word";
-const MEM: &str = "  allowed here: capacity=SIZE, max_inodes=COUNT, locks=local|remote, \
+const MEM: &str = "  allowed here: capacity=SIZE, max_inodes=COUNT, max_handles=COUNT, \
+                   root_mode=MODE, root_uid=ID, root_gid=ID, locks=local|remote, writeback, \
                    cache=never|auto|always, entry_timeout=TIME, attr_timeout=TIME, \
                    negative_timeout=TIME, readonly";
 const SIZE: &str = "  allowed here: a size: bytes, K M G T (powers of 1024), KB MB GB TB (powers \

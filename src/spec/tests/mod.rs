@@ -1,5 +1,6 @@
 //! What the text of a composition means, and how its errors read.
 
+mod building;
 mod errors;
 mod files;
 mod grammar;

@@ -185,6 +185,16 @@ fn check_mem_decodes_every_key_and_alias() {
 }
 
 #[test]
+fn check_mode_is_octal_and_id_decimal() {
+    let root = composition("mem(mode=1777, uid=0, gid=4294967294)");
+    let expected = ["root_mode=Mode(1023)", "root_uid=Id(0)", "root_gid=Id(4294967294)"];
+    assert_eq!(shown(root.root()), expected);
+    for text in ["mem(mode=8)", "mem(mode=17777)", "mem(uid=4294967295)", "mem(uid=root)"] {
+        assert!(Composition::parse(text).is_err(), "{text}");
+    }
+}
+
+#[test]
 fn check_flag_takes_each_spelling() {
     for (text, expected) in [
         ("mem(ro)", true),

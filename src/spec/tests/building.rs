@@ -1,0 +1,161 @@
+//! Checked compositions → filesystems: every key has its effect, and what cannot be built says so.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use stratafs_core::{
+    Behaviours, Context, DynFileSystem, Errno, Lookup, Name, Needs, NodeId, OpenFlags,
+};
+
+use crate::spec::{Composition, SpecError};
+
+fn built(text: &str) -> Arc<dyn DynFileSystem> {
+    Composition::parse(text).and_then(|c| c.build()).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn error_of(text: &str) -> SpecError {
+    match Composition::parse(text).unwrap().build() {
+        Ok(_) => panic!("{text} is built"),
+        Err(error) => error,
+    }
+}
+
+fn name(text: &str) -> Name<'_> {
+    Name::new(text.as_bytes()).unwrap()
+}
+
+/// How long a name, attributes and an absent name may be kept.
+fn timeouts(filesystem: &dyn DynFileSystem) -> (Duration, Duration, Duration) {
+    let cx = Context::internal();
+    let entry = filesystem.mkdir(&cx, NodeId::ROOT, name("d"), 0o755).unwrap();
+    let absent = match filesystem.lookup(&cx, NodeId::ROOT, name("absent")).unwrap() {
+        Lookup::Absent(timeout) => timeout,
+        Lookup::Found(entry) => panic!("{entry:?}"),
+    };
+    let attr = filesystem.getattr(&cx, entry.node, None).unwrap();
+    filesystem.forget(entry.node, 1);
+    (entry.entry_timeout, attr.timeout, absent)
+}
+
+#[test]
+fn build_mem_honours_capacity_and_inodes() {
+    let statfs =
+        built("mem(capacity=8MiB, max_inodes=10)").statfs(&Context::internal(), NodeId::ROOT);
+    let statfs = statfs.unwrap();
+    assert_eq!(statfs.blocks * u64::from(statfs.frsize), 8 << 20);
+    assert_eq!(statfs.files, 10);
+}
+
+#[test]
+fn build_mem_honours_owner_and_mode_of_the_root() {
+    let table: &[(&str, (u32, u32), [u32; 3])] = &[
+        ("mem()", (0, 0), [0, 0, 0o755]),
+        ("mem()", (7, 8), [7, 8, 0o755]),
+        ("mem(mode=1777, uid=5, gid=6)", (7, 8), [5, 6, 0o1777]),
+        ("mem(root-mode=0700, root-uid=5)", (7, 8), [5, 8, 0o700]),
+        ("traced(readonly(mem()))", (7, 8), [7, 8, 0o755]),
+    ];
+    for (text, (uid, gid), expected) in table {
+        let composition = Composition::parse(text).unwrap().root_owner(*uid, *gid);
+        let filesystem = composition.build().unwrap();
+        let attr = filesystem.getattr(&Context::internal(), NodeId::ROOT, None).unwrap().attr;
+        assert_eq!([attr.uid, attr.gid, attr.mode & 0o7777], *expected, "{text}");
+    }
+}
+
+#[test]
+fn build_mem_honours_cache_and_timeouts() {
+    let zero = Duration::ZERO;
+    let second = Duration::from_secs(1);
+    assert_eq!(timeouts(&*built("mem(cache=never)")), (zero, zero, zero));
+    assert_eq!(timeouts(&*built("mem(cache=auto)")), (second, second, zero));
+    assert!(timeouts(&*built("mem(cache=always)")).2 > second);
+    assert_eq!(timeouts(&*built("mem()")), timeouts(&*built("mem(cache=always)")));
+    // The timeouts count whichever order they are written in.
+    let text = "mem(entry_timeout=2, attr_timeout=500ms, negative_timeout=0.25, cache=never)";
+    let expected = (2 * second, Duration::from_millis(500), Duration::from_millis(250));
+    assert_eq!(timeouts(&*built(text)), expected);
+}
+
+#[test]
+fn build_mem_honours_locks_and_writeback() {
+    let plain = built("mem(locks=local)").features();
+    assert!(!plain.needs.contains(Needs::POSIX_LOCKS));
+    assert!(!plain.behaviours.contains(Behaviours::WRITEBACK));
+    assert!(built("mem(locks=remote)").features().needs.contains(Needs::POSIX_LOCKS));
+    assert!(built("mem(writeback)").features().behaviours.contains(Behaviours::WRITEBACK));
+}
+
+#[test]
+fn build_mem_honours_max_handles() {
+    let filesystem = built("mem(max_handles=1, cache=auto)");
+    let cx = Context::internal();
+    let create = |text: &str| {
+        filesystem.create(&cx, NodeId::ROOT, name(text), 0o644, OpenFlags::from_raw(2), false)
+    };
+    create("a").unwrap();
+    assert_eq!(create("b").map(drop), Err(Errno::ENFILE));
+}
+
+#[test]
+fn build_readonly_refuses_changes_in_either_form() {
+    for text in ["readonly(mem())", "mem(readonly)", "mem(ro=yes)", "traced(readonly(mem()))"] {
+        let made = built(text).mkdir(&Context::internal(), NodeId::ROOT, name("d"), 0o755);
+        assert_eq!(made.map(drop), Err(Errno::EROFS), "{text}");
+    }
+    for text in ["mem()", "mem(readonly=no)", "traced(mem())"] {
+        let made = built(text).mkdir(&Context::internal(), NodeId::ROOT, name("d"), 0o755);
+        assert_eq!(made.map(drop), Ok(()), "{text}");
+    }
+}
+
+#[test]
+fn build_twice_shares_nothing() {
+    let composition = Composition::parse("mem()").unwrap();
+    let (first, second) = (composition.build().unwrap(), composition.build().unwrap());
+    let cx = Context::internal();
+    first.mkdir(&cx, NodeId::ROOT, name("d"), 0o755).unwrap();
+    let found = second.lookup(&cx, NodeId::ROOT, name("d")).and_then(Lookup::found);
+    assert_eq!(found.map(drop), Err(Errno::ENOENT));
+}
+
+#[test]
+fn build_at_the_depth_limit_answers_through_every_layer() {
+    let text = format!("{}mem(){}", "readonly(".repeat(63), ")".repeat(63));
+    let filesystem = built(&text);
+    assert!(filesystem.getattr(&Context::internal(), NodeId::ROOT, None).is_ok());
+}
+
+#[test]
+fn build_what_this_version_lacks_points_at_it_and_says_what_is_known() {
+    let error = error_of("readonly(overlay(lower=/a))");
+    assert!(matches!(error, SpecError::NotBuilt(_)));
+    assert_eq!(
+        error.to_string(),
+        "cannot build the filesystem: overlay is not yet built into this version\n\
+         \u{20} readonly(overlay(lower=/a))\n\
+         \u{20}          ^\n\
+         \u{20} allowed here: mem, readonly, traced\n\
+         \u{20} use one of these, or a later version"
+    );
+    for text in
+        ["/srv", "passthrough(/srv)", "dual(a=mem(), b=mem())", "router(/=mem())", "oci(/i)"]
+    {
+        assert!(matches!(error_of(text), SpecError::NotBuilt(_)), "{text}");
+    }
+}
+
+#[test]
+fn build_with_settings_that_the_backend_refuses_says_what_it_said() {
+    let error = error_of("traced(mem(capacity=1))");
+    let text = error.to_string();
+    assert!(
+        text.starts_with("cannot build the filesystem: building a MemFs: capacity 1"),
+        "{text}"
+    );
+    assert!(text.contains("\n  traced(mem(capacity=1))\n         ^"), "{text}");
+    let SpecError::Build { cause, .. } = error else {
+        panic!("{text}");
+    };
+    assert!(cause.is::<stratafs_memfs::BuildError>());
+}
