@@ -151,3 +151,153 @@ impl MemFs {
         sink.write_slice(target)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use stratafs_core::{
+        CachePolicy, DynFileSystem, HandleId, OpenFlags, OpenedFlags, RenameFlags,
+    };
+
+    use super::*;
+    use crate::test_util::{Fixture, Names, ROOT, root};
+
+    fn fill(fx: &Fixture, dir: NodeId, names: &[String]) {
+        for text in names {
+            fx.file(dir, text);
+        }
+    }
+
+    fn numbers(range: std::ops::Range<usize>) -> Vec<String> {
+        range.map(|i| format!("entry-{i:05}")).collect()
+    }
+
+    #[test]
+    fn readdir_in_small_steps_lists_everything_once_and_in_order() {
+        let fx = Fixture::new();
+        let dir = fx.mkdir(ROOT, "d");
+        let names = numbers(0..500);
+        fill(&fx, dir, &names);
+        for step in [1, 2, 31, 32, 33, 1000] {
+            let (mut listed, mut cookie) = (Vec::new(), 0);
+            loop {
+                let (some, next) = fx.list(dir, cookie, step);
+                if some.is_empty() {
+                    break;
+                }
+                listed.extend(some);
+                cookie = next;
+            }
+            assert_eq!(listed[..2], [".", ".."]);
+            assert_eq!(listed[2..], names, "{step}");
+        }
+    }
+
+    #[test]
+    fn readdir_while_others_come_and_go_lists_what_stays_once() {
+        let fx = Fixture::new();
+        let dir = fx.mkdir(ROOT, "d");
+        let stay = numbers(0..300);
+        fill(&fx, dir, &stay);
+        fill(&fx, dir, &numbers(1000..1300));
+        let (mut listed, mut cookie, mut round) = (Vec::new(), 0, 0);
+        loop {
+            let (some, next) = fx.list(dir, cookie, 10);
+            if some.is_empty() {
+                break;
+            }
+            listed.extend(some);
+            cookie = next;
+            if round < 300 {
+                fx.unlink(dir, &format!("entry-{:05}", 1000 + round)).unwrap();
+                fx.file(dir, &format!("new-{round}"));
+                fx.unlink(dir, &format!("new-{round}")).unwrap();
+                let (name, other) = (&stay[round], format!("entry-{:05}", 1299));
+                if round < 200 {
+                    // Replaced, the name is still the one that was there.
+                    fx.file(ROOT, "replacement");
+                    let to = (dir, name.as_str());
+                    fx.rename((ROOT, "replacement"), to, RenameFlags::empty()).unwrap();
+                    fx.rename((dir, &other), to, RenameFlags::EXCHANGE).unwrap();
+                }
+                round += 1;
+            }
+        }
+        for name in &stay {
+            assert_eq!(listed.iter().filter(|n| *n == name).count(), 1, "{name}");
+        }
+    }
+
+    #[test]
+    fn readdir_from_zero_again_sees_a_fresh_listing() {
+        let fx = Fixture::new();
+        fx.file(ROOT, "a");
+        assert_eq!(fx.list(ROOT, 0, 9).0, [".", "..", "a"]);
+        fx.file(ROOT, "b");
+        fx.unlink(ROOT, "a").unwrap();
+        assert_eq!(fx.list(ROOT, 0, 9).0, [".", "..", "b"]);
+        assert_eq!(fx.list(ROOT, u64::MAX, 9).0, Vec::<String>::new());
+    }
+
+    #[test]
+    fn readdirplus_counts_exactly_the_entries_that_were_taken() {
+        let fx = Fixture::new();
+        let dir = fx.mkdir(ROOT, "d");
+        fill(&fx, dir, &numbers(0..100));
+        let lookups = fx.usage().lookups;
+        let mut sink = Names { max: 42, ..Names::default() };
+        fx.fs.readdirplus(&root(), dir, HandleId::NONE, 0, &mut sink).unwrap();
+        assert_eq!(sink.names.len(), 42);
+        assert_eq!(fx.usage().lookups, lookups + 40, "not for `.` and `..`");
+        for (name, entry) in sink.names.iter().zip(&sink.entries).skip(2) {
+            let entry = entry.as_ref().unwrap();
+            assert_eq!(fx.find(dir, name).unwrap().node, entry.node);
+            assert_eq!(entry.attr.ino, entry.node.0);
+        }
+    }
+
+    #[test]
+    fn readdir_takes_no_reference_and_names_the_parent() {
+        let fx = Fixture::new();
+        let (a, b) = (fx.mkdir(ROOT, "a"), fx.mkdir(ROOT, "b"));
+        fx.rename((ROOT, "b"), (a, "b"), RenameFlags::empty()).unwrap();
+        struct Inos(Vec<u64>);
+        impl DirSink for Inos {
+            fn fits(&self, _: usize) -> bool {
+                true
+            }
+            fn add(&mut self, entry: &DirEntry<'_>, plus: Option<&stratafs_core::Entry>) -> Added {
+                assert!(plus.is_none());
+                self.0.push(entry.ino);
+                Added::Taken
+            }
+        }
+        let lookups = fx.usage().lookups;
+        let mut inos = Inos(Vec::new());
+        fx.fs.readdir(&root(), b, HandleId::NONE, 0, &mut inos).unwrap();
+        assert_eq!(inos.0, [b.0, a.0], "`..` is right after a rename");
+        assert_eq!(fx.usage().lookups, lookups);
+    }
+
+    #[test]
+    fn opendir_of_a_file_is_enotdir_and_flags_follow_the_policy() {
+        let fx = Fixture::new();
+        let file = fx.file(ROOT, "f");
+        let open = |fx: &Fixture, node| fx.fs.opendir(&root(), node, OpenFlags::READ_ONLY);
+        assert_eq!(open(&fx, file).unwrap_err(), Errno::ENOTDIR);
+        let mut sink = Names { max: 9, ..Names::default() };
+        let listed = fx.fs.readdir(&root(), file, HandleId::NONE, 0, &mut sink);
+        assert_eq!(listed, Err(Errno::ENOTDIR));
+        let cached = OpenedFlags::CACHE_DIR | OpenedFlags::KEEP_CACHE;
+        assert_eq!(open(&fx, ROOT).unwrap().flags, cached);
+        let fx = Fixture::with(|b| b.cache_policy(CachePolicy::Auto));
+        assert_eq!(open(&fx, ROOT).unwrap().flags, OpenedFlags::empty());
+    }
+
+    #[test]
+    fn readdir_of_the_longest_names_lists_them_all() {
+        let fx = Fixture::new();
+        let names: Vec<_> = (0..50).map(|i| format!("{i:02}{}", "x".repeat(253))).collect();
+        fill(&fx, ROOT, &names);
+        assert_eq!(fx.list(ROOT, 0, 99).0[2..], names);
+    }
+}

@@ -277,3 +277,259 @@ impl MemFs {
         })?
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use stratafs_core::{DynFileSystem, SetAttr};
+
+    use super::*;
+    use crate::SizeExt;
+    use crate::test_util::{Fixture, ROOT, name, root};
+
+    use FallocateMode as M;
+    const P: u64 = PAGE_BYTES;
+    const NONE: HandleId = HandleId::NONE;
+
+    fn fallocate(fx: &Fixture, node: NodeId, mode: M, offset: u64, len: u64) -> Result<()> {
+        fx.fs.fallocate(&root(), node, NONE, mode, offset, len)
+    }
+
+    fn seek(fx: &Fixture, node: NodeId, offset: u64, to: SeekTo) -> Result<u64> {
+        fx.fs.lseek(&root(), node, NONE, offset, to)
+    }
+
+    fn copy(fx: &Fixture, from: (NodeId, u64), to: (NodeId, u64), len: u64) -> Result<usize> {
+        let range = |(node, offset)| CopyRange { node, handle: NONE, offset };
+        fx.fs.copy_file_range(&root(), range(from), range(to), len)
+    }
+
+    /// A file of `pages` pages, each full of its number plus one.
+    fn numbered(fx: &Fixture, text: &str, pages: u8) -> NodeId {
+        let node = fx.file(ROOT, text);
+        for page in 0..pages {
+            fx.write(node, u64::from(page) * P, &[page + 1; PAGE]).unwrap();
+        }
+        node
+    }
+
+    /// The first byte of each page.
+    fn pages(fx: &Fixture, node: NodeId) -> Vec<u8> {
+        let data = fx.read(node, 0, 100 * PAGE).unwrap();
+        data.chunks(PAGE).map(|page| page[0]).collect()
+    }
+
+    #[test]
+    fn fallocate_refuses_what_makes_no_sense() {
+        let fx = Fixture::new();
+        let file = numbered(&fx, "f", 4);
+        let fifo = fx.fs.mknod(&root(), ROOT, name("p"), 0o010_644, 0).unwrap().node;
+        let before = (fx.usage(), fx.attr(file));
+        for (node, mode, offset, len, errno) in [
+            (file, M::empty(), 0, 0, Errno::EINVAL),
+            (file, M::empty(), 1 << 63, 1, Errno::EFBIG),
+            (file, M::empty(), u64::MAX, u64::MAX, Errno::EFBIG),
+            (file, M::empty(), 0, MAX_FILE, Errno::ENOSPC),
+            (file, M::PUNCH_HOLE, 0, P, Errno::EOPNOTSUPP),
+            (file, M::from_bits_retain(4), 0, P, Errno::EOPNOTSUPP),
+            (file, M::COLLAPSE_RANGE | M::KEEP_SIZE, 0, P, Errno::EINVAL),
+            (file, M::COLLAPSE_RANGE | M::ZERO_RANGE, 0, P, Errno::EINVAL),
+            (file, M::COLLAPSE_RANGE, 1, P, Errno::EINVAL),
+            (file, M::COLLAPSE_RANGE, 0, 4 * P, Errno::EINVAL),
+            (file, M::INSERT_RANGE, 0, 5, Errno::EINVAL),
+            (file, M::INSERT_RANGE, 4 * P, P, Errno::EINVAL),
+            (file, M::INSERT_RANGE, P, (MAX_FILE / P - 3) * P, Errno::EFBIG),
+            (ROOT, M::empty(), 0, 1, Errno::EISDIR),
+            (fifo, M::empty(), 0, 1, Errno::ENODEV),
+        ] {
+            assert_eq!(fallocate(&fx, node, mode, offset, len), Err(errno), "{mode:?} {offset}");
+        }
+        assert_eq!((fx.usage(), fx.attr(file)), before);
+    }
+
+    #[test]
+    fn fallocate_reserves_so_that_no_write_there_meets_enospc() {
+        let fx = Fixture::with(|b| b.capacity(1.mib()));
+        let (file, other) = (fx.file(ROOT, "f"), fx.file(ROOT, "g"));
+        fx.write(file, P, b"x").unwrap();
+        fallocate(&fx, file, M::empty(), 10, 100 * P).unwrap();
+        assert_eq!((fx.attr(file).size, fx.attr(file).blocks), (100 * P + 10, 101 * 8));
+        while fx.write(other, fx.attr(other).size, &[1; PAGE]).is_ok() {}
+        assert_eq!(fx.write(file, 0, &[2; 101 * PAGE]), Ok(101 * PAGE));
+    }
+
+    #[test]
+    fn fallocate_with_keep_size_leaves_the_size_and_a_truncate_frees_it() {
+        let fx = Fixture::new();
+        let file = fx.file(ROOT, "f");
+        let before = fx.usage();
+        fallocate(&fx, file, M::KEEP_SIZE, 0, 3 * P).unwrap();
+        assert_eq!((fx.attr(file).size, fx.attr(file).blocks), (0, 24));
+        let mut set = SetAttr::new();
+        set.size = Some(0);
+        fx.fs.setattr(&root(), file, &set).unwrap();
+        assert_eq!(fx.usage(), before);
+    }
+
+    #[test]
+    fn punch_hole_frees_pages_and_zeros_parts() {
+        let fx = Fixture::new();
+        let file = numbered(&fx, "f", 4);
+        let used = fx.usage().bytes;
+        let mode = M::PUNCH_HOLE | M::KEEP_SIZE;
+        fallocate(&fx, file, mode, P - 10, 2 * P + 20).unwrap();
+        assert_eq!((fx.attr(file).size, fx.attr(file).blocks), (4 * P, 16));
+        assert!(used - fx.usage().bytes > 2 * P);
+        let data = fx.read(file, 0, 4 * PAGE).unwrap();
+        assert!(data[PAGE - 10..3 * PAGE + 10].iter().all(|b| *b == 0));
+        assert_eq!((data[PAGE - 11], data[3 * PAGE + 10]), (1, 4));
+        fallocate(&fx, file, mode, 1 << 40, 1 << 40).unwrap();
+        assert_eq!(fx.attr(file).size, 4 * P);
+    }
+
+    #[test]
+    fn zero_range_keeps_the_storage() {
+        let fx = Fixture::new();
+        let file = numbered(&fx, "f", 3);
+        fallocate(&fx, file, M::ZERO_RANGE, P, 3 * P).unwrap();
+        assert_eq!((fx.attr(file).size, fx.attr(file).blocks), (4 * P, 32));
+        assert_eq!(pages(&fx, file), [1, 0, 0, 0]);
+        fallocate(&fx, file, M::ZERO_RANGE | M::KEEP_SIZE, 8 * P, P).unwrap();
+        assert_eq!((fx.attr(file).size, fx.attr(file).blocks), (4 * P, 40));
+    }
+
+    #[test]
+    fn collapse_and_insert_move_what_follows() {
+        let fx = Fixture::new();
+        let file = numbered(&fx, "f", 4);
+        fx.write(file, 4 * P, b"tail").unwrap();
+        fallocate(&fx, file, M::COLLAPSE_RANGE, P, 2 * P).unwrap();
+        assert_eq!((pages(&fx, file), fx.attr(file).size), (vec![1, 4, b't'], 2 * P + 4));
+        fallocate(&fx, file, M::COLLAPSE_RANGE, 0, P).unwrap();
+        assert_eq!(pages(&fx, file), [4, b't']);
+        fallocate(&fx, file, M::INSERT_RANGE, 0, 2 * P).unwrap();
+        assert_eq!(pages(&fx, file), [0, 0, 4, b't']);
+        fallocate(&fx, file, M::INSERT_RANGE, 3 * P, P).unwrap();
+        assert_eq!((pages(&fx, file), fx.attr(file).size), (vec![0, 0, 4, 0, b't'], 4 * P + 4));
+    }
+
+    #[test]
+    fn fallocate_kills_privileges_and_sets_times() {
+        let fx = Fixture::new();
+        let file = fx.file(ROOT, "f");
+        let mut set = SetAttr::new();
+        set.mode = Some(0o4755);
+        fx.fs.setattr(&root(), file, &set).unwrap();
+        let now = fx.tick();
+        fallocate(&fx, file, M::empty(), 0, 1).unwrap();
+        let attr = fx.attr(file);
+        assert_eq!((attr.mode, attr.mtime, attr.ctime), (0o100_755, now, now));
+    }
+
+    #[test]
+    fn lseek_finds_data_and_holes() {
+        let fx = Fixture::new();
+        let file = fx.file(ROOT, "f");
+        fx.write(file, 2 * P, &[1; 10]).unwrap();
+        fx.write(file, 9 * P, &[1; 10]).unwrap();
+        let end = 9 * P + 10;
+        for (offset, data, hole) in [
+            (0, Ok(2 * P), Ok(0)),
+            (P + 5, Ok(2 * P), Ok(P + 5)),
+            (2 * P + 3, Ok(2 * P + 3), Ok(3 * P)),
+            (3 * P, Ok(9 * P), Ok(3 * P)),
+            (9 * P + 1, Ok(9 * P + 1), Ok(end)),
+            (end, Err(Errno::ENXIO), Err(Errno::ENXIO)),
+            (u64::MAX, Err(Errno::ENXIO), Err(Errno::ENXIO)),
+        ] {
+            assert_eq!(seek(&fx, file, offset, SeekTo::Data), data, "{offset}");
+            assert_eq!(seek(&fx, file, offset, SeekTo::Hole), hole, "{offset}");
+        }
+        let mut set = SetAttr::new();
+        set.size = Some(20 * P);
+        fx.fs.setattr(&root(), file, &set).unwrap();
+        assert_eq!(seek(&fx, file, 10 * P, SeekTo::Data), Err(Errno::ENXIO));
+        assert_eq!(seek(&fx, ROOT, 0, SeekTo::Data), Err(Errno::EISDIR));
+    }
+
+    #[test]
+    fn copy_of_whole_pages_shares_them_until_one_side_writes() {
+        let fx = Fixture::new();
+        let (from, to) = (numbered(&fx, "f", 6), fx.file(ROOT, "g"));
+        assert_eq!(copy(&fx, (from, P), (to, 2 * P), 4 * P), Ok(4 * PAGE));
+        assert_eq!(pages(&fx, to), [0, 0, 2, 3, 4, 5]);
+        {
+            let (a, b) = (fx.fs.node(from).unwrap(), fx.fs.node(to).unwrap());
+            let (a, b) = (a.inode.read(), b.inode.read());
+            let chunk = |f: &File, page| f.extents.share(page).unwrap();
+            let shared = chunk(a.file().unwrap(), 1);
+            assert!(std::sync::Arc::ptr_eq(&shared, &chunk(b.file().unwrap(), 2)));
+        }
+        fx.write(from, P, &[99; 10]).unwrap();
+        assert_eq!(pages(&fx, to), [0, 0, 2, 3, 4, 5]);
+        fallocate(&fx, to, M::UNSHARE_RANGE, 0, 6 * P).unwrap();
+        assert_eq!(pages(&fx, to), [0, 0, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn copy_of_any_range_equals_a_read_and_a_write() {
+        let fx = Fixture::new();
+        let from = fx.file(ROOT, "f");
+        let data: Vec<u8> = (0..60_000_u32).map(|i| (i / 3) as u8).collect();
+        fx.write(from, 8192, &data).unwrap();
+        let whole = fx.read(from, 0, 100_000).unwrap();
+        for (i, (at, to_at, len)) in [
+            (0, 0, 100_000),
+            (1, 1, 50_000),
+            (5, 7, 50_000),
+            (8191, 4095, 20_000),
+            (60_000, 3, 1 << 40),
+            (100, 0, 1),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let to = fx.file(ROOT, &format!("to{i}"));
+            fx.write(to, 0, &[7; 30_000]).unwrap();
+            let mut expected = fx.read(to, 0, 30_000).unwrap();
+            let part = &whole[at..whole.len().min(at + len)];
+            expected.resize(expected.len().max(to_at + part.len()), 0);
+            expected[to_at..to_at + part.len()].copy_from_slice(part);
+            let copied = copy(&fx, (from, at as u64), (to, to_at as u64), len as u64);
+            assert_eq!(copied, Ok(part.len()));
+            assert!(fx.read(to, 0, 200_000).unwrap() == expected, "{at} {to_at} {len}");
+        }
+    }
+
+    #[test]
+    fn copy_within_one_file_works_unless_it_overlaps() {
+        let fx = Fixture::new();
+        let file = numbered(&fx, "f", 4);
+        assert_eq!(copy(&fx, (file, 0), (file, P), 2 * P), Err(Errno::EINVAL));
+        assert_eq!(copy(&fx, (file, 0), (file, 0), 1), Err(Errno::EINVAL));
+        assert_eq!(copy(&fx, (file, 0), (file, 2 * P), 2 * P), Ok(2 * PAGE));
+        assert_eq!(pages(&fx, file), [1, 2, 1, 2]);
+    }
+
+    #[test]
+    fn copy_at_the_ends_is_short_or_refused() {
+        let fx = Fixture::new();
+        let (from, to) = (numbered(&fx, "f", 1), fx.file(ROOT, "g"));
+        assert_eq!(copy(&fx, (from, P), (to, 0), 10), Ok(0));
+        assert_eq!(copy(&fx, (from, u64::MAX), (to, 0), u64::MAX), Ok(0));
+        assert_eq!(copy(&fx, (from, 0), (to, u64::MAX), 1), Err(Errno::EFBIG));
+        assert_eq!(copy(&fx, (from, 0), (to, MAX_FILE - 3), P), Ok(3));
+        assert_eq!(copy(&fx, (ROOT, 0), (to, 0), 1), Err(Errno::EISDIR));
+        assert_eq!(copy(&fx, (from, 0), (ROOT, 0), 1), Err(Errno::EISDIR));
+    }
+
+    #[test]
+    fn copy_in_a_full_filesystem_copies_what_fits() {
+        let fx = Fixture::with(|b| b.capacity(256.kib()));
+        let (from, to) = (numbered(&fx, "f", 40), fx.file(ROOT, "g"));
+        let copied = copy(&fx, (from, 0), (to, 0), 40 * P).unwrap();
+        assert!(copied > 0 && copied < 40 * PAGE);
+        assert_eq!(fx.attr(to).size, copied as u64);
+        let rest = copy(&fx, (from, copied as u64), (to, copied as u64), P);
+        assert_eq!(rest, Err(Errno::ENOSPC));
+    }
+}

@@ -223,3 +223,139 @@ impl MemFs {
         self.clear_capability(inode);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use stratafs_core::DynFileSystem;
+
+    use super::*;
+    use crate::test_util::{Fixture, ROOT, name, root};
+
+    fn xname(text: &str) -> XattrName<'_> {
+        XattrName::new(text.as_bytes()).unwrap()
+    }
+
+    fn set(fx: &Fixture, node: NodeId, text: &str, value: &[u8], mode: XattrMode) -> Result<()> {
+        fx.fs.setxattr(&root(), node, xname(text), value, mode, false)
+    }
+
+    fn get(fx: &Fixture, node: NodeId, text: &str) -> Result<Vec<u8>> {
+        let mut value = vec![0; 70_000];
+        let len = fx.fs.getxattr(&root(), node, xname(text), &mut value)?;
+        value.truncate(len);
+        Ok(value)
+    }
+
+    fn remove(fx: &Fixture, node: NodeId, text: &str) -> Result<()> {
+        fx.fs.removexattr(&root(), node, xname(text))
+    }
+
+    #[test]
+    fn setxattr_makes_and_replaces_as_the_mode_says() {
+        let fx = Fixture::new();
+        let file = fx.file(ROOT, "f");
+        let before = fx.usage();
+        assert_eq!(set(&fx, file, "user.a", b"1", XattrMode::Replace), Err(Errno::ENODATA));
+        assert_eq!(set(&fx, file, "user.a", b"1", XattrMode::Create), Ok(()));
+        assert_eq!(set(&fx, file, "user.a", b"2", XattrMode::Create), Err(Errno::EEXIST));
+        assert_eq!(get(&fx, file, "user.a").unwrap(), b"1");
+        let now = fx.tick();
+        assert_eq!(set(&fx, file, "user.a", b"", XattrMode::Replace), Ok(()));
+        assert_eq!(get(&fx, file, "user.a").unwrap(), b"");
+        assert_eq!(fx.attr(file).ctime, now);
+        assert_eq!(remove(&fx, file, "user.a"), Ok(()));
+        assert_eq!(remove(&fx, file, "user.a"), Err(Errno::ENODATA));
+        assert_eq!(get(&fx, file, "user.a"), Err(Errno::ENODATA));
+        assert_eq!(fx.usage(), before);
+    }
+
+    #[test]
+    fn xattr_namespaces_are_those_that_are_kept() {
+        let fx = Fixture::new();
+        for (text, answer) in [
+            ("user.x", Ok(())),
+            ("trusted.overlay.opaque", Ok(())),
+            ("security.capability", Ok(())),
+            ("system.posix_acl_access", Err(Errno::EOPNOTSUPP)),
+            ("other.x", Err(Errno::EOPNOTSUPP)),
+            ("user", Err(Errno::EOPNOTSUPP)),
+            ("user.", Err(Errno::EINVAL)),
+        ] {
+            assert_eq!(set(&fx, ROOT, text, b"v", XattrMode::Set), answer, "{text}");
+        }
+        assert_eq!(get(&fx, ROOT, "system.posix_acl_access"), Err(Errno::EOPNOTSUPP));
+    }
+
+    #[test]
+    fn user_xattrs_belong_to_files_and_directories_only() {
+        let fx = Fixture::new();
+        let link = fx.fs.symlink(&root(), ROOT, name("l"), b"t").unwrap().node;
+        let fifo = fx.fs.mknod(&root(), ROOT, name("p"), 0o010_644, 0).unwrap().node;
+        for node in [link, fifo] {
+            assert_eq!(set(&fx, node, "user.x", b"v", XattrMode::Set), Err(Errno::EPERM));
+            assert_eq!(remove(&fx, node, "user.x"), Err(Errno::EPERM));
+            assert_eq!(get(&fx, node, "user.x"), Err(Errno::ENODATA));
+            assert_eq!(set(&fx, node, "trusted.x", b"v", XattrMode::Set), Ok(()));
+        }
+    }
+
+    #[test]
+    fn xattr_sizes_are_asked_for_and_checked() {
+        let fx = Fixture::new();
+        set(&fx, ROOT, "user.bb", b"value", XattrMode::Set).unwrap();
+        set(&fx, ROOT, "user.a", b"v", XattrMode::Set).unwrap();
+        let read = |value: &mut [u8]| fx.fs.getxattr(&root(), ROOT, xname("user.bb"), value);
+        assert_eq!(read(&mut []), Ok(5));
+        assert_eq!(read(&mut [0; 4]), Err(Errno::ERANGE));
+        assert_eq!(read(&mut [0; 5]), Ok(5));
+        let list = |names: &mut [u8]| fx.fs.listxattr(&root(), ROOT, names);
+        assert_eq!(list(&mut []), Ok(15));
+        assert_eq!(list(&mut [0; 14]), Err(Errno::ERANGE));
+        let mut names = [9; 16];
+        assert_eq!(list(&mut names), Ok(15));
+        assert_eq!(&names, b"user.a\0user.bb\0\x09");
+    }
+
+    #[test]
+    fn xattr_limits_are_e2big_and_enospc() {
+        let fx = Fixture::new();
+        let file = fx.file(ROOT, "f");
+        let value = vec![1; VALUE_MAX + 1];
+        assert_eq!(set(&fx, file, "user.x", &value, XattrMode::Set), Err(Errno::E2BIG));
+        assert_eq!(set(&fx, file, "user.x", &value[1..], XattrMode::Set), Ok(()));
+        assert_eq!(get(&fx, file, "user.x").unwrap().len(), VALUE_MAX);
+        let many = |i: usize| format!("user.{i:0250}");
+        let full = (0..).find(|i| set(&fx, ROOT, &many(*i), b"", XattrMode::Set).is_err());
+        assert_eq!(full, Some(LIST_MAX / 256));
+        assert_eq!(set(&fx, ROOT, &many(1), b"again", XattrMode::Set), Ok(()));
+        assert_eq!(set(&fx, ROOT, "user.x", b"", XattrMode::Set), Err(Errno::ENOSPC));
+    }
+
+    #[test]
+    fn xattrs_are_charged_and_given_back_with_their_file() {
+        let fx = Fixture::with(|b| b.capacity(bytesize::ByteSize(200_000)));
+        let before = fx.usage();
+        let file = fx.file(ROOT, "f");
+        let value = vec![1; 50_000];
+        let mut i = 0;
+        while set(&fx, file, &format!("user.{i}"), &value, XattrMode::Set).is_ok() {
+            i += 1;
+        }
+        assert_eq!(i, 3);
+        assert!(fx.usage().bytes > before.bytes + 150_000);
+        assert_eq!(set(&fx, file, "user.0", b"short", XattrMode::Set), Ok(()));
+        assert_eq!(set(&fx, file, "user.9", &value, XattrMode::Set), Ok(()));
+        fx.unlink(ROOT, "f").unwrap();
+        fx.forget(file);
+        assert_eq!(fx.usage(), before);
+    }
+
+    #[test]
+    fn setxattr_with_clear_setgid_clears_it() {
+        let fx = Fixture::new();
+        let file = fx.fs.mknod(&root(), ROOT, name("f"), 0o102_755, 0).unwrap().node;
+        let security = xname("security.x");
+        fx.fs.setxattr(&root(), file, security, b"", XattrMode::Set, true).unwrap();
+        assert_eq!(fx.attr(file).mode, 0o100_755);
+    }
+}
