@@ -14,7 +14,7 @@
 //! | [`daemon`] | leaving the terminal |
 //! | [`dirent`] | reading directories |
 //! | [`eventfd`] | a counter that wakes a poller |
-//! | [`file`] | size, storage, durability, position and flags of an open file |
+//! | [`mod@file`] | size, storage, durability, position and flags of an open file |
 //! | [`fuse`] | `/dev/fuse` |
 //! | [`fusermount`] | mounting without privilege through the `fusermount3` program |
 //! | [`handle`] | identities that outlive a mount |

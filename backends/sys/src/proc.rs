@@ -155,7 +155,8 @@ impl Proc {
         xattr::set_behind(self.0.as_fd(), file, name, value, flags)
     }
 
-    /// Lists the extended attributes of what `file` pins; see [`xattr::list_behind`].
+    /// The names of all attributes of what `file` pins, each ended by a NUL; with an empty `names`
+    /// their size alone.
     ///
     /// # Errors
     /// * `ERANGE`: `names` is too small. `EOPNOTSUPP`: no attributes on this filesystem.
