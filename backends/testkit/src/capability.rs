@@ -64,6 +64,8 @@ bitflags! {
         const XATTR_ON_SYMLINK = 1 << 25;
         /// Names of any bytes but `/` and NUL.
         const BYTE_NAMES = 1 << 26;
+        /// Handles of open files, which a filesystem tells apart.
+        const HANDLES = 1 << 27;
     }
 }
 
@@ -108,6 +110,7 @@ pub(crate) fn gaps_of(features: &Features) -> Vec<(Capabilities, &'static str)> 
             Capabilities::NOREPLACE | Capabilities::EXCHANGE | Capabilities::WHITEOUT,
             "RENAME2 is not needed",
         ),
+        needs(Needs::OPEN, Capabilities::HANDLES, "OPEN is not needed: nothing is kept per handle"),
         needs(Needs::FLOCK, Capabilities::FLOCK, "flock(2) stays with the client's kernel"),
         needs(
             Needs::POSIX_LOCKS,

@@ -30,8 +30,7 @@ impl Stack {
     #[must_use]
     pub fn in_process(name: impl Into<String>, fs: Arc<dyn DynFileSystem>) -> Self {
         let gaps = gaps_of(&fs.features());
-        let (counted, ledger) = Ledger::keep(fs);
-        let client = InProcess::new(counted);
+        let (client, ledger) = InProcess::counted(fs);
         Self {
             name: name.into(),
             client: Arc::new(client),

@@ -14,6 +14,7 @@ use stratafs_core::{
 };
 
 use super::{Caller, Client, Fd, Listed};
+use crate::Ledger;
 
 /// O_CREAT, which a kernel leaves in what it sends.
 const O_CREAT: u32 = 0o100;
@@ -37,6 +38,7 @@ struct Open {
 /// root. It checks no permissions.
 pub struct InProcess {
     fs: Arc<dyn DynFileSystem>,
+    uncounted: Arc<dyn DynFileSystem>,
     caller: Mutex<Caller>,
     files: Mutex<HashMap<Fd, Arc<Open>>>,
     next: AtomicU64,
@@ -47,11 +49,25 @@ impl InProcess {
     #[must_use]
     pub fn new(fs: Arc<dyn DynFileSystem>) -> Self {
         Self {
+            uncounted: Arc::clone(&fs),
             fs,
             caller: Mutex::new(Caller::ROOT),
             files: Mutex::default(),
             next: AtomicU64::new(1),
         }
+    }
+
+    /// A client of `fs`, with a [`Ledger`] of what it gives.
+    #[must_use]
+    pub fn counted(fs: Arc<dyn DynFileSystem>) -> (Self, Arc<Ledger>) {
+        let (counted, ledger) = Ledger::keep(Arc::clone(&fs));
+        (Self { uncounted: fs, ..Self::new(counted) }, ledger)
+    }
+
+    /// The filesystem behind the ledger: for calls that a client should not make.
+    #[must_use]
+    pub fn uncounted(&self) -> &Arc<dyn DynFileSystem> {
+        &self.uncounted
     }
 
     /// The filesystem.
@@ -141,6 +157,29 @@ impl InProcess {
     pub fn ids(&self, fd: Fd) -> Result<(NodeId, HandleId)> {
         let open = self.open_file(fd)?;
         Ok((open.node.node(), open.handle.handle()))
+    }
+
+    /// An empty sink for listings that takes `max` entries, and no objects with them.
+    #[must_use]
+    pub fn listing(&self, max: usize) -> impl DirSink {
+        Listing { entries: Vec::new(), max }
+    }
+
+    /// The entries of the directory `fd` after `cookie`, `max` at the most, with the objects that
+    /// readdirplus looked up for them.
+    ///
+    /// # Errors
+    /// `EBADF`: not open. What readdirplus answers.
+    pub fn list_plus(
+        &self,
+        fd: Fd,
+        cookie: u64,
+        max: usize,
+    ) -> Result<Vec<(Listed, Option<NodeRef>)>> {
+        let (node, handle) = self.ids(fd)?;
+        let mut sink = PlusListing { client: self, entries: Vec::new(), max };
+        self.fs.readdirplus(&self.context(), node, handle, cookie, &mut sink)?;
+        Ok(sink.entries)
     }
 
     fn open_file(&self, fd: Fd) -> Result<Arc<Open>> {
@@ -456,14 +495,36 @@ impl DirSink for Listing {
         if self.entries.len() == self.max {
             return Added::Full;
         }
-        self.entries.push(Listed {
-            ino: entry.ino,
-            kind: entry.kind,
-            name: entry.name.to_vec(),
-            cookie: entry.cookie,
-        });
+        self.entries.push(listed(entry));
         Added::Taken
     }
+}
+
+/// Collects at most `max` entries with their objects.
+struct PlusListing<'c> {
+    client: &'c InProcess,
+    entries: Vec<(Listed, Option<NodeRef>)>,
+    max: usize,
+}
+
+impl DirSink for PlusListing<'_> {
+    // Says yes always, so that the answer Full comes with an object already looked up.
+    fn fits(&self, _: usize) -> bool {
+        true
+    }
+
+    fn add(&mut self, entry: &DirEntry<'_>, plus: Option<&Entry>) -> Added {
+        if self.entries.len() == self.max {
+            return Added::Full;
+        }
+        let node = plus.map(|plus| self.client.adopt(plus));
+        self.entries.push((listed(entry), node));
+        Added::Taken
+    }
+}
+
+fn listed(entry: &DirEntry<'_>) -> Listed {
+    Listed { ino: entry.ino, kind: entry.kind, name: entry.name.to_vec(), cookie: entry.cookie }
 }
 
 impl fmt::Debug for InProcess {

@@ -338,7 +338,12 @@ impl Client for Mounted {
     }
 
     fn getxattr_sized(&self, path: &[u8], name: &[u8], size: usize) -> Result<usize> {
-        fs::lgetxattr(self.full(path), name, &mut vec![0; size][..]).map_err(errno)
+        match size {
+            // An empty buffer does not reach the kernel as one of size 0.
+            0 => fs::lgetxattr_query(self.full(path), name),
+            _ => fs::lgetxattr(self.full(path), name, &mut vec![0; size][..]),
+        }
+        .map_err(errno)
     }
 
     fn setxattr(&self, path: &[u8], name: &[u8], value: &[u8], mode: XattrMode) -> Result<()> {
@@ -357,7 +362,11 @@ impl Client for Mounted {
     }
 
     fn listxattr_sized(&self, path: &[u8], size: usize) -> Result<usize> {
-        fs::llistxattr(self.full(path), &mut vec![0; size][..]).map_err(errno)
+        match size {
+            0 => fs::llistxattr_query(self.full(path)),
+            _ => fs::llistxattr(self.full(path), &mut vec![0; size][..]),
+        }
+        .map_err(errno)
     }
 
     fn removexattr(&self, path: &[u8], name: &[u8]) -> Result<()> {
