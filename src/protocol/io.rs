@@ -6,8 +6,9 @@
 //! the filesystem from the same source, and put by it into the slot's payload.
 
 use std::fmt;
+use std::os::fd::BorrowedFd;
 
-use stratafs_core::{Errno, ReadSink};
+use stratafs_core::{Errno, ReadSink, Result as CoreResult};
 
 /// Length of `fuse_out_header`, in bytes: every reply begins with one.
 pub const OUT_HEADER_LEN: usize = 16;
@@ -57,4 +58,44 @@ pub trait ReplySlot: Sized {
 pub trait DetachedReply: Send {
     /// Answers success without a payload, or the error.
     fn send(self: Box<Self>, unique: u64, answer: Result<(), Errno>);
+}
+
+/// A sink that takes no more than it was told to, whatever the one behind it could.
+pub(crate) struct Limited<'a> {
+    sink: &'a mut dyn ReadSink,
+    left: usize,
+}
+
+impl<'a> Limited<'a> {
+    /// At most `left` bytes of `sink`.
+    pub(crate) fn new(sink: &'a mut dyn ReadSink, left: usize) -> Self {
+        Self { sink, left }
+    }
+
+    fn took(&mut self, taken: usize) -> usize {
+        self.left = self.left.saturating_sub(taken);
+        taken
+    }
+}
+
+impl ReadSink for Limited<'_> {
+    fn remaining(&self) -> usize {
+        self.sink.remaining().min(self.left)
+    }
+
+    fn write_slice(&mut self, data: &[u8]) -> CoreResult<usize> {
+        let data = data.get(..self.left).unwrap_or(data);
+        let taken = self.sink.write_slice(data)?;
+        Ok(self.took(taken))
+    }
+
+    fn write_from_fd(&mut self, fd: BorrowedFd<'_>, offset: u64, len: usize) -> CoreResult<usize> {
+        let taken = self.sink.write_from_fd(fd, offset, len.min(self.left))?;
+        Ok(self.took(taken))
+    }
+
+    fn write_zeros(&mut self, len: usize) -> CoreResult<usize> {
+        let taken = self.sink.write_zeros(len.min(self.left))?;
+        Ok(self.took(taken))
+    }
 }

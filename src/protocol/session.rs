@@ -1,0 +1,386 @@
+//! A session: one client's connection, from its INIT to its end.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use stratafs_core::{
+    Context, DynFileSystem, Errno, Features, HandleId, Intercepted, Negotiated, NodeId, Notifier,
+    ReadOnly, Release, Reply, Result, WriteSource,
+};
+
+use super::config::SessionConfig;
+use super::decode::Args;
+use super::dispatch::{self, Answer, Undo};
+use super::init::{self, Agreed, InitFlags, Offer};
+use super::io::ReplySlot;
+use super::ledger::{HandleKind, Ledger};
+use super::ops::lock::Waiting;
+use super::pending::Waits;
+use super::scratch::Scratch;
+use super::wire;
+
+/// Why an INIT was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Rejected {
+    /// The client speaks a version that is not spoken here.
+    Version {
+        /// Its major version.
+        major: u32,
+        /// Its minor version.
+        minor: u32,
+    },
+    /// The request was too short, or its limits made no sense.
+    Malformed,
+    /// The filesystem's `init` failed.
+    FileSystem(Errno),
+}
+
+impl fmt::Display for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Version { major, minor } => write!(
+                f,
+                "the client speaks FUSE {major}.{minor}, here 7.{} to 7.{} are spoken \
+                 (Linux 5.4 and later)",
+                wire::MINOR_MIN,
+                wire::MINOR
+            ),
+            Self::Malformed => f.write_str("the client's INIT is malformed"),
+            Self::FileSystem(errno) => write!(f, "the filesystem could not begin: {errno}"),
+        }
+    }
+}
+
+impl std::error::Error for Rejected {}
+
+/// Where a session stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SessionState {
+    /// No INIT came yet.
+    #[default]
+    Waiting,
+    /// It is served.
+    Serving(Negotiated),
+    /// Its INIT was refused; another may come.
+    Rejected(Rejected),
+    /// DESTROY came.
+    Ended,
+}
+
+/// One client's connection: what it agreed on and what it was given.
+///
+/// Shared by all the workers that read its requests. Dropped, it gives back to the filesystem what
+/// the client still held.
+pub struct Session {
+    pub(crate) fs: Arc<dyn DynFileSystem>,
+    pub(crate) features: Features,
+    pub(crate) config: SessionConfig,
+    pub(crate) ledger: Ledger,
+    pub(crate) waits: Arc<Waits>,
+    pub(crate) surprises: Surprises,
+    /// Whether an open, or an opendir, was ever answered without a handle: then requests without a
+    /// handle are to be expected.
+    pub(crate) stateless_files: AtomicBool,
+    pub(crate) stateless_dirs: AtomicBool,
+    /// What serving a request depends on, in one load: [`LIVE`], the minor version, [`Agreed`]. 0
+    /// where there is nothing to serve.
+    agreed: AtomicU64,
+    pub(crate) max_write: AtomicU32,
+    state: Mutex<SessionState>,
+    notifier: Mutex<Option<Arc<dyn Notifier>>>,
+}
+
+/// The bit of [`Session::agreed`] that tells an agreement on nothing from none.
+const LIVE: u64 = 1 << 63;
+
+/// What was noticed already, so that a log says it once.
+#[derive(Debug, Default)]
+pub(crate) struct Surprises {
+    enosys: AtomicBool,
+    answer: AtomicBool,
+    malformed: AtomicU64,
+}
+
+impl Session {
+    /// A session with a client that is yet to send its INIT. `notifier` is attached to the
+    /// filesystem when it did.
+    #[must_use]
+    pub fn new(
+        fs: Arc<dyn DynFileSystem>,
+        config: SessionConfig,
+        notifier: Option<Arc<dyn Notifier>>,
+    ) -> Self {
+        let fs: Arc<dyn DynFileSystem> =
+            if config.readonly { Arc::new(Intercepted::new(fs, ReadOnly::new())) } else { fs };
+        Self {
+            features: fs.features(),
+            fs,
+            config,
+            ledger: Ledger::new(),
+            waits: Arc::new(Waits::new()),
+            surprises: Surprises::default(),
+            stateless_files: AtomicBool::new(false),
+            stateless_dirs: AtomicBool::new(false),
+            agreed: AtomicU64::new(0),
+            max_write: AtomicU32::new(config.max_write),
+            state: Mutex::default(),
+            notifier: Mutex::new(notifier),
+        }
+    }
+
+    /// Where the session stands.
+    #[must_use]
+    pub fn state(&self) -> SessionState {
+        *self.state.lock()
+    }
+
+    /// What was agreed on; `None` where the session is not served (yet, or any more).
+    #[must_use]
+    pub fn negotiated(&self) -> Option<Negotiated> {
+        match self.state() {
+            SessionState::Serving(negotiated) => Some(negotiated),
+            _ => None,
+        }
+    }
+
+    /// Whether DESTROY came.
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
+        self.state() == SessionState::Ended
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub fn config(&self) -> &SessionConfig {
+        &self.config
+    }
+
+    /// How many nodes and handles the client holds.
+    #[must_use]
+    pub fn held(&self) -> (usize, usize) {
+        self.ledger.len()
+    }
+
+    /// How many requests wait for a lock.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waits.len()
+    }
+
+    /// Serves one request: reads it from `request`, and answers it through `slot`, exactly once or
+    /// not at all as the protocol has it, now or later.
+    ///
+    /// Whatever the bytes are, it returns, and nothing is allocated by their say.
+    pub fn handle<S: ReplySlot>(
+        &self,
+        request: &mut dyn WriteSource,
+        mut slot: S,
+        scratch: &mut Scratch,
+    ) {
+        let Some(header) = dispatch::read_header(request) else {
+            self.malformed(format_args!("a request that ends within its header"));
+            slot.finish();
+            return;
+        };
+        let unique = header.unique;
+        match dispatch::serve(self, &header, request, slot.payload(), scratch) {
+            Answer::Never => slot.finish(),
+            Answer::Now(Err(errno), _) => {
+                slot.clear();
+                // An error carries nothing that could be lost with it.
+                let _ = slot.send(unique, Err(errno));
+            }
+            Answer::Now(Ok(()), undo) => {
+                if slot.send(unique, Ok(())).is_err() {
+                    self.undo(undo, &scratch.spare.granted);
+                }
+            }
+            Answer::Later(waiting) => self.wait(unique, &waiting, slot),
+        }
+    }
+
+    /// Lets a request wait for its lock, without its worker.
+    fn wait<S: ReplySlot>(&self, unique: u64, waiting: &Waiting, slot: S) {
+        let waits = Arc::clone(&self.waits);
+        let detached = slot.detach();
+        let reply = Reply::new(move |answer: Result<()>| {
+            waits.end(unique);
+            let answer = answer
+                .map_err(|errno| if errno == Errno::ENOSYS { Errno::EOPNOTSUPP } else { errno });
+            detached.send(unique, answer);
+        });
+        if let Some(pending) = waiting.start(self.fs.as_ref(), reply) {
+            self.waits.register(unique, pending);
+        }
+    }
+
+    /// What was agreed on, and the minor version; `None` where nothing is to be served.
+    pub(crate) fn agreement(&self) -> Option<Agreed> {
+        let word = self.agreed.load(Ordering::Acquire);
+        let bits = u32::try_from(word & u64::from(u32::MAX)).unwrap_or(0);
+        (word & LIVE != 0).then(|| Agreed::from_bits_retain(bits))
+    }
+
+    /// INIT: ends what was before, and begins anew.
+    pub(crate) fn init(&self, args: &mut Args<'_>) -> Result<[u8; wire::INIT_OUT_SIZE]> {
+        self.end(SessionState::Waiting);
+        let reject = |rejected, errno| {
+            log::warn!("{}: INIT refused: {rejected}", self.features.kind);
+            *self.state.lock() = SessionState::Rejected(rejected);
+            Err(errno)
+        };
+        let Ok(offer) = Offer::read(args) else {
+            return reject(Rejected::Malformed, Errno::EINVAL);
+        };
+        if !offer.is_spoken() {
+            let version = Rejected::Version { major: offer.major, minor: offer.minor };
+            let refused = reject(version, Errno::EPROTO);
+            return if offer.major > wire::MAJOR { Ok(init::other_major()) } else { refused };
+        }
+        let outcome = match init::negotiate(&self.features, &self.config, &offer) {
+            Ok(outcome) => outcome,
+            Err(errno) => return reject(Rejected::Malformed, errno),
+        };
+        if let Err(errno) = self.fs.init(&outcome.negotiated) {
+            return reject(Rejected::FileSystem(errno), errno);
+        }
+        let notifier = self.notifier.lock().take();
+        if let Some(notifier) = notifier {
+            self.fs.attach(notifier);
+        }
+        log::debug!(
+            "{}: FUSE 7.{}, {:?}",
+            self.features.kind,
+            outcome.negotiated.minor,
+            InitFlags::iter_names(&outcome.flags).map(|(name, _)| name).collect::<Vec<_>>()
+        );
+        self.ledger.open();
+        self.max_write.store(outcome.negotiated.max_write, Ordering::Relaxed);
+        self.stateless_files.store(outcome.agreed.contains(Agreed::NO_OPEN), Ordering::Relaxed);
+        self.stateless_dirs.store(outcome.agreed.contains(Agreed::NO_OPENDIR), Ordering::Relaxed);
+        *self.state.lock() = SessionState::Serving(outcome.negotiated);
+        self.agreed.store(LIVE | u64::from(outcome.agreed.bits()), Ordering::Release);
+        Ok(outcome.to_bytes())
+    }
+
+    /// Ends what is served, if it is: waits are called off, lookups forgotten, handles released, and
+    /// the filesystem is told.
+    pub(crate) fn end(&self, next: SessionState) {
+        let was = std::mem::replace(&mut *self.state.lock(), next);
+        if self.agreed.swap(0, Ordering::AcqRel) == 0 {
+            if was == SessionState::Ended && next == SessionState::Waiting {
+                log::debug!("{}: INIT after DESTROY", self.features.kind);
+            }
+            return;
+        }
+        self.waits.end_all();
+        let remains = self.ledger.close();
+        let cx = Context::internal();
+        for (handle, node, kind, count) in remains.handles {
+            for _ in 0..count {
+                self.release(&cx, node, handle, kind);
+            }
+        }
+        self.fs.batch_forget(&remains.nodes);
+        self.fs.destroy();
+    }
+
+    /// Takes back what a reply carried that did not arrive.
+    pub(crate) fn undo(&self, undo: Undo, granted: &[NodeId]) {
+        match undo {
+            Undo::Nothing => {}
+            Undo::Lookup(node) => self.forget(node, 1),
+            Undo::Handle(node, handle, kind) => self.give_back(node, handle, kind),
+            Undo::Created(node, handle) => {
+                self.give_back(node, handle, HandleKind::File);
+                self.forget(node, 1);
+            }
+            Undo::Listing => {
+                for node in granted {
+                    self.forget(*node, 1);
+                }
+            }
+        }
+    }
+
+    /// Forgets as many of `count` lookups as the session was given.
+    pub(crate) fn forget(&self, node: NodeId, count: u64) {
+        let count = self.ledger.lower(node, count);
+        if count > 0 {
+            self.fs.forget(node, count);
+        }
+    }
+
+    fn give_back(&self, node: NodeId, handle: HandleId, kind: HandleKind) {
+        if handle != HandleId::NONE && self.ledger.drop_handle(handle, node, kind) {
+            self.release(&Context::internal(), node, handle, kind);
+        }
+    }
+
+    /// Releases a handle that is in the ledger no more.
+    pub(crate) fn release(
+        &self,
+        cx: &Context<'_>,
+        node: NodeId,
+        handle: HandleId,
+        kind: HandleKind,
+    ) {
+        // It is gone whatever the answer, and nobody is left to hear it; the filesystem logs what
+        // surprises it.
+        let _ = match kind {
+            HandleKind::File => self.fs.release(cx, node, handle, Release::default()),
+            HandleKind::Dir => self.fs.releasedir(cx, node, handle),
+        };
+    }
+
+    /// What a filesystem answered, with an ENOSYS made harmless.
+    pub(crate) fn harmless(&self, errno: Errno) -> Errno {
+        if errno != Errno::ENOSYS {
+            return errno;
+        }
+        if !self.surprises.enosys.swap(true, Ordering::Relaxed) {
+            log::error!("{}: the filesystem answered ENOSYS; EOPNOTSUPP instead", self.kind());
+        }
+        Errno::EOPNOTSUPP
+    }
+
+    /// Says once that the filesystem broke its contract, and gives the error for the client.
+    pub(crate) fn surprise(&self, what: fmt::Arguments<'_>) -> Errno {
+        if !self.surprises.answer.swap(true, Ordering::Relaxed) {
+            log::error!("{}: {what}", self.kind());
+        }
+        Errno::EIO
+    }
+
+    /// Logs a malformed request: the first, the second, the fourth and so on, so that a client
+    /// cannot fill a disk with them.
+    pub(crate) fn malformed(&self, what: fmt::Arguments<'_>) {
+        let count = self.surprises.malformed.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        if count.is_power_of_two() {
+            log::warn!("{}: malformed request number {count}: {what}", self.kind());
+        }
+    }
+
+    pub(crate) fn kind(&self) -> &'static str {
+        self.features.kind
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.end(SessionState::Ended);
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("fs", &self.features.kind)
+            .field("state", &self.state())
+            .finish_non_exhaustive()
+    }
+}
