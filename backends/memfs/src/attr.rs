@@ -56,10 +56,10 @@ impl MemFs {
                 node.set_atime(&mut inode, moment(atime, now));
             }
             if let Some(mtime) = set.mtime {
-                inode.mtime = moment(mtime, now);
+                inode.set_mtime(moment(mtime, now));
             }
             if *set != SetAttr::new() {
-                inode.ctime = set.ctime.unwrap_or(now);
+                inode.changed(set.ctime.unwrap_or(now));
             }
             node.attr(&inode)
         };

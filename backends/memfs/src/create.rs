@@ -270,7 +270,7 @@ impl MemFs {
         dir_inode.modified(now);
         inode.nlink += 1;
         inode.linkable = false;
-        inode.ctime = now;
+        inode.changed(now);
         node.raise();
         Ok(self.entry(&node, &inode))
     }

@@ -37,7 +37,8 @@ pub(crate) struct Handles {
 
 impl Handles {
     pub(crate) fn new(max: u64) -> Self {
-        Self { table: Numbered::new(1), open: AtomicU64::new(0), max }
+        // A node counts its handles in 32 bits.
+        Self { table: Numbered::new(1), open: AtomicU64::new(0), max: max.min(u64::from(u32::MAX)) }
     }
 
     /// How many are open.

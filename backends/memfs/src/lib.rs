@@ -35,7 +35,7 @@
 //!
 //! An inode takes its place among `max_inodes`, and bytes of the capacity as every name, attribute
 //! and chunk of data does; the amounts are in `charge`, and cover what the process really holds. An
-//! empty file with a name of up to 24 bytes is charged less than 450 bytes. Data is stored in pages
+//! empty file with a name of up to 24 bytes is charged less than 400 bytes. Data is stored in pages
 //! of 4096 bytes, each charged some 2% more, and the end of a file in as little as 64 bytes. Chunks
 //! that files share after `copy_file_range` are charged to each of them, so that a write to one
 //! never meets ENOSPC for it.

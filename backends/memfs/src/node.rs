@@ -1,7 +1,7 @@
 //! A node: an inode, its counts, and its lock.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 use stratafs_core::attr::{S_ISGID, S_ISUID, S_IXGRP};
@@ -21,6 +21,26 @@ const NANOS: i64 = 1_000_000_000;
 /// An atime older than this, in seconds, is renewed by any read: relatime's day.
 const STALE_ATIME: i64 = 86_400;
 
+/// A [`Timestamp`] without the padding: four of them are a tenth of an inode.
+#[derive(Clone, Copy)]
+#[repr(C, packed(4))]
+struct Packed {
+    sec: i64,
+    nsec: u32,
+}
+
+impl From<Timestamp> for Packed {
+    fn from(time: Timestamp) -> Self {
+        Self { sec: time.sec, nsec: time.nsec }
+    }
+}
+
+impl From<Packed> for Timestamp {
+    fn from(time: Packed) -> Self {
+        Self::new(time.sec, time.nsec)
+    }
+}
+
 /// An inode with what is counted beside its lock.
 pub(crate) struct Node {
     /// Its number: node id and inode number in one.
@@ -32,7 +52,7 @@ pub(crate) struct Node {
     /// filesystem's rename mutex held.
     parent: AtomicU64,
     lookups: AtomicU64,
-    handles: AtomicU64,
+    handles: AtomicU32,
     /// When it was last read, in nanoseconds since the epoch, if that is newer than `atime`: a
     /// read notes it under the shared lock.
     read_at: AtomicI64,
@@ -46,10 +66,10 @@ pub(crate) struct Inode {
     pub(crate) nlink: u32,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
-    pub(crate) atime: Timestamp,
-    pub(crate) mtime: Timestamp,
-    pub(crate) ctime: Timestamp,
-    pub(crate) btime: Timestamp,
+    atime: Packed,
+    mtime: Packed,
+    ctime: Packed,
+    btime: Packed,
     pub(crate) xattrs: Xattrs,
     pub(crate) body: Body,
     /// A file of O_TMPFILE that may still be given its first name.
@@ -85,7 +105,7 @@ impl Node {
             rdev,
             parent: AtomicU64::new(parent),
             lookups: AtomicU64::new(1),
-            handles: AtomicU64::new(0),
+            handles: AtomicU32::new(0),
             read_at: AtomicI64::new(UNREAD),
             inode: RwLock::new(inode),
         }
@@ -143,8 +163,8 @@ impl Node {
     /// day old, so that reading costs no more than a look.
     pub(crate) fn touch(&self, inode: &Inode, now: Timestamp) {
         let atime = self.atime(inode);
-        let due = atime <= inode.mtime
-            || atime <= inode.ctime
+        let due = atime <= inode.mtime.into()
+            || atime <= inode.ctime.into()
             || now.sec.saturating_sub(atime.sec) >= STALE_ATIME;
         if !due || atime == now {
             return;
@@ -157,7 +177,7 @@ impl Node {
 
     fn atime(&self, inode: &Inode) -> Timestamp {
         match self.read_at.load(Ordering::Relaxed) {
-            UNREAD => inode.atime,
+            UNREAD => inode.atime.into(),
             nanos => Timestamp::new(nanos.div_euclid(NANOS), nanos.rem_euclid(NANOS) as u32),
         }
     }
@@ -165,7 +185,7 @@ impl Node {
     /// Sets atime; `inode` is this node's, locked.
     pub(crate) fn set_atime(&self, inode: &mut Inode, atime: Timestamp) {
         self.read_at.store(UNREAD, Ordering::Relaxed);
-        inode.atime = atime;
+        inode.atime = atime.into();
     }
 
     /// The attributes; `inode` is this node's, locked.
@@ -177,9 +197,9 @@ impl Node {
         attr.rdev = self.rdev;
         (attr.size, attr.blocks) = inode.size_and_blocks();
         attr.atime = self.atime(inode);
-        attr.mtime = inode.mtime;
-        attr.ctime = inode.ctime;
-        attr.btime = Some(inode.btime);
+        attr.mtime = inode.mtime.into();
+        attr.ctime = inode.ctime.into();
+        attr.btime = Some(inode.btime.into());
         attr
     }
 
@@ -200,10 +220,10 @@ impl Inode {
             nlink,
             uid,
             gid,
-            atime: now,
-            mtime: now,
-            ctime: now,
-            btime: now,
+            atime: now.into(),
+            mtime: now.into(),
+            ctime: now.into(),
+            btime: now.into(),
             xattrs: Xattrs::default(),
             body,
             linkable: false,
@@ -292,8 +312,17 @@ impl Inode {
 
     /// A change of the data, or of a directory's entries.
     pub(crate) fn modified(&mut self, now: Timestamp) {
-        self.mtime = now;
-        self.ctime = now;
+        self.mtime = now.into();
+        self.ctime = now.into();
+    }
+
+    pub(crate) fn set_mtime(&mut self, mtime: Timestamp) {
+        self.mtime = mtime.into();
+    }
+
+    /// A change of anything but the data.
+    pub(crate) fn changed(&mut self, now: Timestamp) {
+        self.ctime = now.into();
     }
 
     /// Clears setuid, and setgid where the group may execute (elsewhere it means mandatory

@@ -20,7 +20,7 @@ impl MemFs {
             dir_inode.modified(now);
             let mut inode = node.inode.write();
             inode.nlink -= 1;
-            inode.ctime = now;
+            inode.changed(now);
             drop(inode);
             node
         };
@@ -48,7 +48,7 @@ impl MemFs {
             }
             // From here on nothing can be made in it.
             inode.nlink = 0;
-            inode.ctime = now;
+            inode.changed(now);
             drop(inode);
             let removed = entries.remove(hash, &name);
             debug_assert!(removed.is_some());

@@ -197,8 +197,8 @@ impl MemFs {
             }
         }
         let (mut source_inode, mut target_inode) = lock_two(source, &target);
-        source_inode.ctime = now;
-        target_inode.ctime = now;
+        source_inode.changed(now);
+        target_inode.changed(now);
         drop((source_inode, target_inode));
         dirs.target_entries()?.replace(to.hash, &to.name, Arc::clone(source));
         dirs.source_entries()?.replace(from.hash, &from.name, Arc::clone(&target));
@@ -270,12 +270,12 @@ impl MemFs {
                 } else {
                     target_inode.nlink -= 1;
                 }
-                target_inode.ctime = now;
-                source_inode.ctime = now;
+                target_inode.changed(now);
+                source_inode.changed(now);
             }
             None => {
                 enter(&whiteout)?;
-                source.inode.write().ctime = now;
+                source.inode.write().changed(now);
             }
         }
 

@@ -161,7 +161,7 @@ impl MemFs {
         if clear_setgid {
             inode.mode &= !S_ISGID;
         }
-        inode.ctime = now;
+        inode.changed(now);
         Ok(())
     }
 
@@ -192,7 +192,7 @@ impl MemFs {
         let mut inode = node.inode.write();
         let cost = inode.xattrs.remove(name.as_bytes()).ok_or(Errno::ENODATA)?;
         self.account.give_back(cost);
-        inode.ctime = now;
+        inode.changed(now);
         Ok(())
     }
 

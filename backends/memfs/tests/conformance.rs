@@ -1,0 +1,28 @@
+//! The conformance map, on every way to set a [`MemFs`] up that changes what it answers.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::sync::Arc;
+
+use stratafs_core::CachePolicy;
+use stratafs_memfs::{Builder, Locks, MemFs};
+use stratafs_testkit::Stack;
+
+/// Runs the whole map; nothing is missing but what the setting itself leaves to the kernel.
+fn run(name: &str, options: impl FnOnce(Builder) -> Builder) {
+    let fs = options(MemFs::builder()).build().unwrap();
+    let report = Stack::in_process(name, Arc::new(fs)).run();
+    report.assert_passed();
+}
+
+#[test]
+fn conformance_of_the_defaults() {
+    run("mem", |b| b);
+}
+
+#[test]
+fn conformance_with_remote_locks_and_nothing_cached() {
+    run("mem(locks=remote, cache=never)", |b| {
+        b.locks(Locks::Remote).cache_policy(CachePolicy::Never)
+    });
+}
