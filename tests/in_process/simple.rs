@@ -53,7 +53,8 @@ fn now() -> Timestamp {
 impl File {
     fn new(number: u64, kind: FileType, mode: u32, data: &[u8]) -> Self {
         let mut attr = Attr::new(number, kind.mode_bits() | mode);
-        (attr.atime, attr.mtime, attr.ctime, attr.btime) = (now(), now(), now(), Some(now()));
+        let born = now();
+        (attr.atime, attr.mtime, attr.ctime, attr.btime) = (born, born, born, Some(born));
         let state = State { attr, data: data.into(), children: BTreeMap::new(), removed: false };
         Self(Arc::new(Object { number, kind, state: Mutex::new(state) }))
     }
@@ -65,7 +66,8 @@ impl File {
 
 impl State {
     fn changed(&mut self) {
-        (self.attr.mtime, self.attr.ctime) = (now(), now());
+        self.attr.mtime = now();
+        self.attr.ctime = self.attr.mtime;
     }
 
     fn emptied(&mut self) -> Result<()> {
