@@ -1,0 +1,164 @@
+//! Finding and forgetting objects.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use stratafs_core::{Attr, Entry, Errno, FileType, Lookup, Name, NodeId, Result};
+use stratafs_sys::openat;
+use stratafs_sys::stat::{self, Stat};
+
+use crate::PassthroughFs;
+use crate::node::{Identity, Node};
+use crate::owner::host_kind;
+
+impl PassthroughFs {
+    /// Finds `name` in `parent`: one system call for an object that is known, and whose record has
+    /// not changed.
+    pub(crate) fn lookup_in(&self, parent: NodeId, name: Name<'_>) -> Result<Lookup> {
+        let parent = self.dir_node(parent)?;
+        if self.is_hidden(&parent, name) {
+            return Ok(Lookup::Absent(self.options.cache.negative_timeout));
+        }
+        let dir = self.pin(&parent)?;
+        match self.find(&parent, &dir, name) {
+            Ok((node, attr)) => Ok(Lookup::Found(self.entry(&node, attr))),
+            Err(Errno::ENOENT) => Ok(Lookup::Absent(self.options.cache.negative_timeout)),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Whether `name` is kept from clients: in the share of a single file all but one are.
+    pub(crate) fn is_hidden(&self, parent: &Node, name: Name<'_>) -> bool {
+        match &self.only {
+            Some(only) => parent.id == NodeId::ROOT && only.as_bytes() != name.as_bytes(),
+            None => false,
+        }
+    }
+
+    /// A directory that entries may be made in, moved in and removed from.
+    ///
+    /// # Errors
+    /// `EROFS`: a read-only share. `EPERM`: the root of the share of a single file.
+    pub(crate) fn writable_dir(&self, id: NodeId) -> Result<Arc<Node>> {
+        self.writable()?;
+        let node = self.dir_node(id)?;
+        if self.only.is_some() && id == NodeId::ROOT { Err(Errno::EPERM) } else { Ok(node) }
+    }
+
+    /// # Errors
+    /// `EROFS`: a read-only share.
+    pub(crate) fn writable(&self) -> Result<()> {
+        if self.options.readonly { Err(Errno::EROFS) } else { Ok(()) }
+    }
+
+    /// The object `name` in `parent`, whose descriptor is `dir`, its lookup count raised by one.
+    ///
+    /// # Errors
+    /// `ENOENT`: the name is absent.
+    pub(crate) fn find(
+        &self,
+        parent: &Arc<Node>,
+        dir: &OwnedFd,
+        name: Name<'_>,
+    ) -> Result<(Arc<Node>, Attr)> {
+        let stat = stat::of_child(dir.as_fd(), name)?;
+        if let Some(known) = Identity::of(&stat).and_then(|identity| self.table.find(identity, 1)) {
+            return self.found(parent, name, known, |node| self.attr(node, &stat));
+        }
+        if !self.is_virtual()
+            && let Some(identity) = Identity::of(&stat)
+        {
+            // What one call told is all there is to know: it is pinned when it is used.
+            let kind = host_kind(&stat);
+            let node = self.table.enter(identity, kind, kind);
+            return self.found(parent, name, node, |_| Ok(self.shape(&stat, None)));
+        }
+        // The record must be that of the object whose attributes these are, so both are asked of
+        // one descriptor.
+        let fd = Arc::new(self.with_room(|| openat::pin_child(dir.as_fd(), name))?);
+        self.find_pinned(parent, name, &fd)
+    }
+
+    /// The object that `fd` holds, found as `name` in `parent`, its lookup count raised by one.
+    pub(crate) fn find_pinned(
+        &self,
+        parent: &Arc<Node>,
+        name: Name<'_>,
+        fd: &Arc<OwnedFd>,
+    ) -> Result<(Arc<Node>, Attr)> {
+        let (node, attr) = self.adopt(fd)?;
+        // The name is noted before the pin: what has no name can't be unpinned.
+        let found = self.found(parent, name, node, |_| Ok(attr))?;
+        self.pins.keep(&self.table, &found.0, fd);
+        Ok(found)
+    }
+
+    /// The node of the object that `fd` holds, its lookup count raised by one.
+    pub(crate) fn adopt(&self, fd: &OwnedFd) -> Result<(Arc<Node>, Attr)> {
+        let stat = stat::of(fd.as_fd())?;
+        let record = self.read_record(fd.as_fd(), &stat)?;
+        let attr = self.shape(&stat, record.as_ref());
+        let node = self.enter(fd, &stat, attr.kind());
+        self.remember(&node, &stat, record, false);
+        if node.kind == attr.kind() {
+            return Ok((node, attr));
+        }
+        self.forget_node(&node, 1);
+        Err(Errno::ESTALE)
+    }
+
+    /// The node of the object that `fd` holds and `stat` describes.
+    pub(crate) fn enter(&self, fd: &OwnedFd, stat: &Stat, kind: FileType) -> Arc<Node> {
+        self.table.enter(self.identity(stat, fd), kind, host_kind(stat))
+    }
+
+    /// Ends a lookup: `node` was counted, and gives the count back if `attr` fails.
+    fn found(
+        &self,
+        parent: &Arc<Node>,
+        name: Name<'_>,
+        node: Arc<Node>,
+        attr: impl FnOnce(&Arc<Node>) -> Result<Attr>,
+    ) -> Result<(Arc<Node>, Attr)> {
+        let gone = node.add_place(parent, name);
+        self.table.release(gone, &self.pins);
+        match attr(&node) {
+            Ok(attr) => Ok((node, attr)),
+            Err(errno) => {
+                self.forget_node(&node, 1);
+                Err(errno)
+            }
+        }
+    }
+
+    /// The node that `name` in `dir` leads to, if it is one that a client knows; not counted.
+    pub(crate) fn known_child(&self, dir: &OwnedFd, name: Name<'_>) -> Option<Arc<Node>> {
+        let stat = stat::of_child(dir.as_fd(), name).ok()?;
+        match Identity::of(&stat) {
+            Some(identity) => self.table.find(identity, 0),
+            None => {
+                let fd = openat::pin_child(dir.as_fd(), name).ok()?;
+                let stat = stat::of(fd.as_fd()).ok()?;
+                self.table.find(self.identity(&stat, &fd), 0)
+            }
+        }
+    }
+
+    pub(crate) fn entry(&self, node: &Node, attr: Attr) -> Entry {
+        let cache = &self.options.cache;
+        // Node ids are never used again, so there is nothing for a generation to tell apart.
+        let mut entry =
+            Entry::new(node.id, attr).with_timeouts(cache.entry_timeout, cache.attr_timeout);
+        if node.is_dir() && !self.devices.is_root(node.dev) {
+            let state = node.state.lock();
+            entry.submount = state.places.first().is_some_and(|place| place.parent.dev != node.dev);
+        }
+        entry
+    }
+
+    pub(crate) fn forget_node(&self, node: &Arc<Node>, count: u64) {
+        if node.uncount(count) {
+            self.table.reap(node, &self.pins);
+        }
+    }
+}
