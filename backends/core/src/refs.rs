@@ -38,6 +38,13 @@ impl NodeRef {
     pub fn node(&self) -> NodeId {
         self.node
     }
+
+    /// The node, with the lookup that this held: the caller forgets it, or hands it on.
+    #[must_use]
+    pub fn into_node(mut self) -> NodeId {
+        // The root needs no count, so a reference to it gives nothing back.
+        std::mem::replace(&mut self.node, NodeId::ROOT)
+    }
 }
 
 impl Drop for NodeRef {
@@ -59,8 +66,15 @@ pub struct HandleRef {
     fs: Arc<dyn DynFileSystem>,
     node: NodeId,
     handle: HandleId,
-    release: Release,
-    dir: bool,
+    end: End,
+}
+
+/// How a handle ends.
+enum End {
+    File(Release),
+    Dir,
+    /// Someone else ends it.
+    HandedOn,
 }
 
 impl HandleRef {
@@ -72,13 +86,26 @@ impl HandleRef {
         handle: HandleId,
         release: Release,
     ) -> Self {
-        Self { fs, node, handle, release, dir: false }
+        Self { fs, node, handle, end: End::File(release) }
     }
 
     /// Takes over the directory handle `handle` of `node`.
     #[must_use]
     pub fn dir(fs: Arc<dyn DynFileSystem>, node: NodeId, handle: HandleId) -> Self {
-        Self { fs, node, handle, release: Release::default(), dir: true }
+        Self { fs, node, handle, end: End::Dir }
+    }
+
+    /// The filesystem.
+    #[must_use]
+    pub fn fs(&self) -> &Arc<dyn DynFileSystem> {
+        &self.fs
+    }
+
+    /// The handle, which the caller releases, or hands on.
+    #[must_use]
+    pub fn into_handle(mut self) -> HandleId {
+        self.end = End::HandedOn;
+        self.handle
     }
 
     /// The handle.
@@ -98,10 +125,10 @@ impl Drop for HandleRef {
     fn drop(&mut self) {
         let cx = Context::internal();
         // Nobody is left to hear of a failure; the filesystem logs what surprises it.
-        let _ = if self.dir {
-            self.fs.releasedir(&cx, self.node, self.handle)
-        } else {
-            self.fs.release(&cx, self.node, self.handle, self.release)
+        let _ = match self.end {
+            End::File(release) => self.fs.release(&cx, self.node, self.handle, release),
+            End::Dir => self.fs.releasedir(&cx, self.node, self.handle),
+            End::HandedOn => Ok(()),
         };
     }
 }
@@ -109,5 +136,31 @@ impl Drop for HandleRef {
 impl fmt::Debug for HandleRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "HandleRef({:?} of {:?})", self.handle, self.node)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Attr;
+    use crate::intercept::fake::Fake;
+
+    #[test]
+    fn drop_gives_back_what_was_not_handed_on() {
+        let fake = Arc::new(Fake::default());
+        let fs: Arc<dyn DynFileSystem> = Arc::<Fake>::clone(&fake);
+        let (node, handle) = (NodeId(5), HandleId(6));
+        let entry = Entry::new(node, Attr::new(5, 0o100_644));
+        let file = || HandleRef::file(Arc::clone(&fs), node, handle, Release::default());
+
+        assert_eq!(NodeRef::adopt(Arc::clone(&fs), &entry).into_node(), node);
+        assert_eq!(file().into_handle(), handle);
+        drop(NodeRef::root(Arc::clone(&fs)));
+        assert_eq!(fake.methods(), [""; 0]);
+
+        drop(NodeRef::adopt(Arc::clone(&fs), &entry));
+        drop(file());
+        drop(HandleRef::dir(Arc::clone(&fs), node, handle));
+        assert_eq!(fake.methods(), ["forget", "release", "releasedir"]);
     }
 }
