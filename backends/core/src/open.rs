@@ -127,6 +127,30 @@ impl OpenFlags {
         Self(self.0 | O_EXCL)
     }
 
+    /// The same flags without O_APPEND.
+    #[must_use]
+    pub const fn without_append(self) -> Self {
+        Self(self.0 & !O_APPEND)
+    }
+
+    /// The same flags without O_TRUNC, for what was cut already.
+    #[must_use]
+    pub const fn without_truncate(self) -> Self {
+        Self(self.0 & !O_TRUNC)
+    }
+
+    /// The same flags without O_EXCL.
+    #[must_use]
+    pub const fn without_exclusive(self) -> Self {
+        Self(self.0 & !O_EXCL)
+    }
+
+    /// The same flags without O_DIRECT, whose alignment a client's buffers need not have here.
+    #[must_use]
+    pub const fn without_direct(self) -> Self {
+        Self(self.0 & !O_DIRECT)
+    }
+
     /// The flags of a client with a writeback cache: O_WRONLY becomes O_RDWR, since a partial page
     /// is read before it is written, and O_APPEND is dropped, since the client places the data.
     #[must_use]
@@ -202,7 +226,10 @@ impl AsFd for BackingFile {
 /// either cached or passed through to one and the same backing file; a second open in another mode
 /// fails with EIO. So the mode belongs to the *node*, from its first open to its last release. The
 /// transport keeps it: a filesystem may offer a backing with every open, and only the first open's
-/// answer counts.
+/// answer counts. An open that is offered none while the node is passed through (a write to a file
+/// that became setuid, say) is answered with the node's backing *and* DIRECT_IO: its reads and
+/// writes then come to the filesystem all the same. Without opens
+/// ([`NO_OPEN`](crate::Behaviours::NO_OPEN)) nothing is passed through.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Opened {
@@ -245,5 +272,19 @@ mod tests {
         assert_eq!(flags.access(), Access::ReadWrite);
         assert!(!flags.append() && flags.truncate());
         assert_eq!(OpenFlags::READ_ONLY.for_writeback(), OpenFlags::READ_ONLY);
+    }
+
+    #[test]
+    fn without_takes_one_flag_and_leaves_the_others() {
+        let direct = OpenFlags::from_raw(O_DIRECT);
+        let all = OpenFlags::from_raw(O_DIRECT | O_DSYNC | 2);
+        let all = all.with_append().with_truncate().with_exclusive();
+        assert!(!all.without_append().append() && all.without_append().with_append() == all);
+        assert!(!all.without_truncate().truncate());
+        assert_eq!(all.without_truncate().with_truncate(), all);
+        assert!(!all.without_exclusive().exclusive());
+        assert_eq!(all.without_exclusive().with_exclusive(), all);
+        assert!(!all.without_direct().direct());
+        assert_eq!(all.without_direct().raw() | direct.raw(), all.raw());
     }
 }
