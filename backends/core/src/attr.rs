@@ -176,7 +176,7 @@ impl Attr {
 }
 
 /// Attributes with the time they may be kept.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TimedAttr {
     /// The attributes.

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// What a lookup answers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lookup {
     /// The name leads to an object, whose lookup count was raised by one.
     Found(Entry),
@@ -139,7 +139,8 @@ pub struct Release {
 /// is; before it nothing need be.
 ///
 /// **Times.** A change of data sets mtime and ctime, a change of anything else ctime, and a change of
-/// a directory's entries both of the directory, as inode(7) has it.
+/// a directory's entries both of the directory, as inode(7) has it. Whether reading sets atime is
+/// the filesystem's to choose.
 ///
 /// # Source
 /// The kernel's `include/linux/fs.h` and `Documentation/filesystems/vfs.rst`; fuse(4); the man page
@@ -625,6 +626,9 @@ pub trait DynFileSystem: Send + Sync {
     /// # Errors
     /// * `ENOTDIR`: no directory.
     ///
+    /// Once an entry was taken no error is answered: the listing ends there, and the next call meets
+    /// the error again. So what a sink took always counts.
+    ///
     /// # Source
     /// readdir(3), getdents64(2)
     fn readdir(
@@ -638,7 +642,8 @@ pub trait DynFileSystem: Send + Sync {
 
     /// [`readdir`](Self::readdir) with each entry looked up.
     ///
-    /// Raises the lookup count of each object that the sink took by one.
+    /// Raises the lookup count of each object that the sink took by one, and never answers an error
+    /// after that.
     fn readdirplus(
         &self,
         cx: &Context<'_>,

@@ -52,7 +52,7 @@ pub struct PersistentId {
 }
 
 /// What a lookup or a creation answers: an object, and how long the answer may be kept.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Entry {
     /// The object. Each `Entry` handed out raises its lookup count by one.

@@ -12,6 +12,9 @@ use crate::{Name, NodeId};
 /// Every method only queues: it never blocks, whatever locks the caller holds, and never fails. A
 /// queue that overflows turns into one notice that drops everything, so an invalidation is late at
 /// worst and never lost where [`Notifier::reaches_kernel`] holds.
+///
+/// A filesystem has one for each of its sessions and tells them all: a notice of a node that this
+/// client was not given is dropped here, before anything is written.
 pub trait Notifier: Send + Sync {
     /// The data of `node` in `len` bytes from `offset` changed, and its attributes too; a `len` of
     /// 0 is up to the end. With an `offset` below 0 only the attributes did.
