@@ -1,6 +1,6 @@
 //! Who asks.
 
-use crate::XattrName;
+use crate::{SessionId, XattrName};
 
 /// The user and group for whom an object is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +36,10 @@ pub struct Context<'a> {
     pub caller: Option<Credentials>,
     /// A supplementary group of the caller that equals the parent's group (CREATE_SUPP_GROUP).
     pub supplementary_group: Option<u32>,
+    /// The session that the request came through; `None` where there is one client at most. It
+    /// tells apart what two clients name alike ([`LockOwner`](crate::LockOwner)), and who need not
+    /// be told of a change.
+    pub session: Option<SessionId>,
     /// A label for the new object.
     pub security: Option<SecurityContext<'a>>,
     internal: bool,
@@ -45,7 +49,15 @@ impl<'a> Context<'a> {
     /// A request of a client's process.
     #[must_use]
     pub fn new(pid: u32, caller: Option<Credentials>) -> Self {
-        Self { pid, umask: 0, caller, supplementary_group: None, security: None, internal: false }
+        Self {
+            pid,
+            umask: 0,
+            caller,
+            supplementary_group: None,
+            session: None,
+            security: None,
+            internal: false,
+        }
     }
 
     /// A call that a composing layer makes for itself: it may see and make what is hidden from
@@ -76,6 +88,13 @@ impl<'a> Context<'a> {
         self
     }
 
+    /// The same context, of this session.
+    #[must_use]
+    pub fn with_session(mut self, session: Option<SessionId>) -> Self {
+        self.session = session;
+        self
+    }
+
     /// The same context with this label for the new object.
     #[must_use]
     pub fn with_security(mut self, security: Option<SecurityContext<'a>>) -> Self {
@@ -91,6 +110,7 @@ impl<'a> Context<'a> {
             umask: self.umask,
             caller: self.caller,
             supplementary_group: self.supplementary_group,
+            session: self.session,
             security: None,
             internal: self.internal,
         }
@@ -108,5 +128,22 @@ impl<'a> Context<'a> {
     pub fn is_in_group(&self, group: u32) -> bool {
         let owner = self.owner();
         owner.uid == 0 || owner.gid == group || self.supplementary_group == Some(group)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_security_keeps_everything_but_the_label() {
+        let name = XattrName::new(b"security.selinux").unwrap();
+        let plain =
+            Context { internal: true, ..Context::new(1, Some(Credentials { uid: 2, gid: 3 })) }
+                .with_umask(4)
+                .with_supplementary_group(Some(5))
+                .with_session(Some(SessionId(6)));
+        let labelled = plain.with_security(Some(SecurityContext { name, value: b"label" }));
+        assert_eq!(format!("{:?}", labelled.without_security()), format!("{plain:?}"));
     }
 }

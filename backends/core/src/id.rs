@@ -38,6 +38,12 @@ impl fmt::Debug for HandleId {
     }
 }
 
+/// A session: one client's connection, from its INIT to its end. Unique within the process.
+///
+/// Sessions that share a filesystem share its node ids, and know nothing of one another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u64);
+
 /// Tells two objects apart that held the same inode number one after the other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Generation(pub u64);

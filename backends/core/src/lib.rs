@@ -9,7 +9,7 @@
 //! | [`filesystem`] | the trait and its contract |
 //! | [`name`] | [`Name`] and [`XattrName`], the only names the trait accepts |
 //! | [`errno`] | [`Errno`], the only error the trait speaks |
-//! | [`id`] | [`NodeId`], [`HandleId`], [`Generation`], [`PersistentId`] |
+//! | [`id`] | [`NodeId`], [`HandleId`], [`SessionId`], [`Generation`], [`PersistentId`] |
 //! | [`attr`] | [`Attr`], [`SetAttr`], [`FileType`], [`Timestamp`], [`StatFs`] |
 //! | [`context`] | [`Context`]: who asks |
 //! | [`features`] | [`Features`]: what a filesystem needs and bears, and how composers combine it |
@@ -75,7 +75,7 @@ pub use features::{Behaviours, Features, Needs, Negotiated};
 pub use filesystem::{
     CopyRange, DynFileSystem, FallocateMode, Lookup, Release, RenameFlags, SeekTo, XattrMode,
 };
-pub use id::{Entry, Generation, HandleId, NodeId, PersistentId};
+pub use id::{Entry, Generation, HandleId, NodeId, PersistentId, SessionId};
 pub use intercept::{Answer, Intercept, Intercepted, Op, OpKind, Outcome};
 pub use lock::{FileLock, LockFlavour, LockKind, LockOwner};
 pub use name::{Name, NameBuf, NameError, XattrName};

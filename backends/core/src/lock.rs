@@ -3,6 +3,9 @@
 //! By default locks stay with the client's kernel and none of this is asked for.
 
 /// Who holds a lock, as the client names it: one value per open file description or process.
+///
+/// Two clients may use one value for two holders: a filesystem that keeps locks and serves more than
+/// one session tells holders apart by the session of the [`Context`](crate::Context) too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LockOwner(pub u64);
 

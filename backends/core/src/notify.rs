@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::{Name, NodeId};
+use crate::{Name, NodeId, SessionId};
 
 /// A way to one client's caches.
 ///
@@ -28,6 +28,11 @@ pub trait Notifier: Send + Sync {
 
     /// Every name that the client keeps may lead elsewhere (NOTIFY_INC_EPOCH).
     fn inval_all_entries(&self);
+
+    /// The session whose client this is, where it has one.
+    fn session(&self) -> Option<SessionId> {
+        None
+    }
 
     /// Whether notices reach the kernel at all. Over virtio-fs they do not, for mainline guests have
     /// no queue for them: there timeouts alone bound staleness.
@@ -57,9 +62,17 @@ impl Notifiers {
 
     /// Calls `notice` with each notifier, with no lock held.
     pub fn each(&self, notice: impl Fn(&dyn Notifier)) {
+        self.each_but(None, notice);
+    }
+
+    /// Calls `notice` with each notifier but that of `origin`, with no lock held: the session that a
+    /// change came from knows of it, and would throw away what it has just written.
+    pub fn each_but(&self, origin: Option<SessionId>, notice: impl Fn(&dyn Notifier)) {
         let list = Arc::clone(&self.0.lock());
         for notifier in list.iter() {
-            notice(notifier.as_ref());
+            if origin.is_none() || notifier.session() != origin {
+                notice(notifier.as_ref());
+            }
         }
     }
 
@@ -73,5 +86,44 @@ impl Notifiers {
 impl fmt::Debug for Notifiers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Notifiers({})", self.0.lock().len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A client of a session, and the nodes that it was told of.
+    struct Client(SessionId, Mutex<Vec<NodeId>>);
+
+    impl Notifier for Client {
+        fn inval_inode(&self, node: NodeId, _: i64, _: i64) {
+            self.1.lock().push(node);
+        }
+        fn inval_entry(&self, _: NodeId, _: Name<'_>) {}
+        fn delete(&self, _: NodeId, _: NodeId, _: Name<'_>) {}
+        fn inval_all_entries(&self) {}
+        fn session(&self) -> Option<SessionId> {
+            Some(self.0)
+        }
+        fn reaches_kernel(&self) -> bool {
+            true
+        }
+        fn is_closed(&self) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn each_but_leaves_out_the_session_a_change_came_from() {
+        let notifiers = Notifiers::new();
+        let clients = [1, 2].map(|session| Arc::new(Client(SessionId(session), Mutex::default())));
+        for client in &clients {
+            notifiers.attach(Arc::<Client>::clone(client));
+        }
+        notifiers.each_but(Some(SessionId(1)), |client| client.inval_inode(NodeId(7), 0, 0));
+        notifiers.each_but(None, |client| client.inval_inode(NodeId(8), 0, 0));
+        assert_eq!(*clients[0].1.lock(), [NodeId(8)]);
+        assert_eq!(*clients[1].1.lock(), [NodeId(7), NodeId(8)]);
     }
 }

@@ -524,6 +524,7 @@ pub(crate) fn every_method(fs: &dyn DynFileSystem) -> Vec<(&'static str, String)
     let cx = &Context::new(1001, Some(Credentials { uid: 1002, gid: 1003 }))
         .with_umask(0o027)
         .with_supplementary_group(Some(1004))
+        .with_session(Some(SessionId(1005)))
         .with_security(Some(security));
     let (parent, other) = (NodeId(21), NodeId(22));
     let (node, handle) = (NodeId(23), HandleId(24));
