@@ -13,7 +13,7 @@ use super::opcode::Opcode;
 use super::ops::{self, lock::Waiting};
 use super::scratch::{Scratch, Spare};
 use super::session::{Session, SessionState};
-use super::wire::{InHeader, NO_ID, WriteIn};
+use super::wire::{INIT_OUT_SIZE, InHeader, NO_ID, WriteIn};
 
 /// What becomes of a request.
 pub(crate) enum Answer {
@@ -139,10 +139,10 @@ impl<'a> Call<'a> {
             let node = self.known(id)?;
             return if self.is_stateless(kind) { Ok((node, handle)) } else { Err(Errno::EBADF) };
         }
-        match self.session.ledger.holds(handle, node) {
-            Some(held) if kind.is_none_or(|kind| kind == held) => Ok((node, handle)),
-            Some(_) => Err(Errno::EBADF),
-            None => self.known(id).and(Err(Errno::EBADF)),
+        if self.session.ledger.holds(handle, node, kind) {
+            Ok((node, handle))
+        } else {
+            self.known(id).and(Err(Errno::EBADF))
         }
     }
 
@@ -163,6 +163,7 @@ impl<'a> Call<'a> {
         let InHeader { uid, gid, pid, .. } = *self.header;
         let told = uid != NO_ID && gid != NO_ID;
         Context::new(pid, told.then_some(Credentials { uid, gid }))
+            .with_session(Some(self.session.id()))
     }
 
     /// Who asks for a new object, whose name was the last of the arguments: what follows are
@@ -287,6 +288,9 @@ pub(crate) fn serve<'a>(
     let mut args = Args::new(buffer);
     match opcode {
         Opcode::Init => {
+            if out.remaining() < INIT_OUT_SIZE {
+                return refuse(Errno::EINVAL, "there is no room for the answer");
+            }
             let answer = session.init(&mut args).and_then(|reply| encode::put(out, &reply));
             return Answer::Now(answer, Undo::Nothing);
         }

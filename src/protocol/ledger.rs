@@ -20,7 +20,7 @@ use stratafs_core::{HandleId, NodeId};
 /// meet.
 const SHARDS: usize = 32;
 
-/// What a handle was opened by.
+/// What a handle was opened by. A filesystem may number the two kinds apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HandleKind {
     /// OPEN, CREATE or TMPFILE.
@@ -42,7 +42,6 @@ pub(crate) enum NotHeld {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Held {
     node: NodeId,
-    kind: HandleKind,
     /// How often it was given: a filesystem may answer two opens of a node with one handle.
     count: u64,
 }
@@ -52,7 +51,17 @@ struct Shard {
     /// Whether anything may be added: a session that is over takes nothing more.
     open: bool,
     nodes: HashMap<u64, u64, Mix>,
-    handles: HashMap<u64, Held, Mix>,
+    files: HashMap<u64, Held, Mix>,
+    dirs: HashMap<u64, Held, Mix>,
+}
+
+impl Shard {
+    fn handles(&mut self, kind: HandleKind) -> &mut HashMap<u64, Held, Mix> {
+        match kind {
+            HandleKind::File => &mut self.files,
+            HandleKind::Dir => &mut self.dirs,
+        }
+    }
 }
 
 /// The ledger; see the module.
@@ -76,8 +85,12 @@ impl Ledger {
     pub(crate) fn new() -> Self {
         let mix = Mix::seeded();
         let shards = std::array::from_fn(|_| {
-            let nodes = HashMap::with_hasher(mix);
-            Mutex::new(Shard { open: false, nodes, handles: HashMap::with_hasher(mix) })
+            Mutex::new(Shard {
+                open: false,
+                nodes: HashMap::with_hasher(mix),
+                files: HashMap::with_hasher(mix),
+                dirs: HashMap::with_hasher(mix),
+            })
         });
         Self { shards, mix }
     }
@@ -102,15 +115,15 @@ impl Ledger {
         for shard in &self.shards {
             let mut shard = shard.lock();
             shard.open = false;
-            let nodes = std::mem::replace(&mut shard.nodes, HashMap::with_hasher(self.mix));
-            let handles = std::mem::replace(&mut shard.handles, HashMap::with_hasher(self.mix));
-            drop(shard);
-            remains.nodes.extend(nodes.into_iter().map(|(node, count)| (NodeId(node), count)));
-            remains.handles.extend(
-                handles
-                    .into_iter()
-                    .map(|(handle, held)| (HandleId(handle), held.node, held.kind, held.count)),
-            );
+            remains.nodes.extend(shard.nodes.drain().map(|(node, count)| (NodeId(node), count)));
+            for kind in [HandleKind::File, HandleKind::Dir] {
+                let held = shard.handles(kind).drain();
+                remains.handles.extend(
+                    held.map(|(handle, held)| (HandleId(handle), held.node, kind, held.count)),
+                );
+            }
+            // A client that was large once must not cost memory for ever.
+            shard.nodes.shrink_to_fit();
         }
         remains
     }
@@ -158,8 +171,8 @@ impl Ledger {
         if !shard.open {
             return Err(NotHeld::Over);
         }
-        let held = shard.handles.entry(handle.0).or_insert(Held { node, kind, count: 0 });
-        if held.node != node || held.kind != kind {
+        let held = shard.handles(kind).entry(handle.0).or_insert(Held { node, count: 0 });
+        if held.node != node {
             return Err(NotHeld::Taken);
         }
         held.count = held.count.saturating_add(1);
@@ -170,21 +183,29 @@ impl Ledger {
     /// release.
     pub(crate) fn drop_handle(&self, handle: HandleId, node: NodeId, kind: HandleKind) -> bool {
         let mut shard = self.shard(handle.0).lock();
-        let Some(held) = shard.handles.get_mut(&handle.0) else { return false };
-        if held.node != node || held.kind != kind {
+        let handles = shard.handles(kind);
+        let Some(held) = handles.get_mut(&handle.0) else { return false };
+        if held.node != node {
             return false;
         }
         held.count = held.count.saturating_sub(1);
         if held.count == 0 {
-            shard.handles.remove(&handle.0);
+            handles.remove(&handle.0);
         }
         true
     }
 
-    /// What `handle` was opened by, if the session holds it open on `node`.
-    pub(crate) fn holds(&self, handle: HandleId, node: NodeId) -> Option<HandleKind> {
+    /// Whether the session holds `handle` open on `node`, as this kind or as either.
+    pub(crate) fn holds(&self, handle: HandleId, node: NodeId, kind: Option<HandleKind>) -> bool {
         let shard = self.shard(handle.0).lock();
-        shard.handles.get(&handle.0).filter(|held| held.node == node).map(|held| held.kind)
+        let holds = |handles: &HashMap<u64, Held, Mix>| {
+            handles.get(&handle.0).is_some_and(|held| held.node == node)
+        };
+        match kind {
+            Some(HandleKind::File) => holds(&shard.files),
+            Some(HandleKind::Dir) => holds(&shard.dirs),
+            None => holds(&shard.files) || holds(&shard.dirs),
+        }
     }
 
     /// How many nodes and handles are held.
@@ -273,8 +294,10 @@ mod tests {
         let ledger = opened();
         let (handle, node) = (HandleId(3), NodeId(9));
         assert_eq!(ledger.hold(handle, node, HandleKind::File), Ok(()));
-        assert_eq!(ledger.holds(handle, node), Some(HandleKind::File));
-        assert_eq!(ledger.holds(handle, NodeId(8)), None);
+        assert!(ledger.holds(handle, node, Some(HandleKind::File)));
+        assert!(ledger.holds(handle, node, None));
+        assert!(!ledger.holds(handle, node, Some(HandleKind::Dir)));
+        assert!(!ledger.holds(handle, NodeId(8), None));
         assert_eq!(ledger.hold(handle, NodeId(8), HandleKind::File), Err(NotHeld::Taken));
         assert!(!ledger.drop_handle(handle, NodeId(8), HandleKind::File));
         assert!(!ledger.drop_handle(handle, node, HandleKind::Dir));

@@ -33,7 +33,8 @@
 //! # Locks
 //!
 //! The shards of the ledger, the table of waits and the session's state each have one, all leaves:
-//! none is held across a call of the filesystem, a reply or another of them.
+//! none is held across a call of the filesystem, a reply or another of them. A session's INIT and
+//! DESTROY exclude each other by one more, which no other request takes.
 //!
 //! # Absences
 //!

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use parking_lot::Mutex;
 use stratafs_core::{
     Context, DynFileSystem, Errno, Features, HandleId, Intercepted, Negotiated, NodeId, Notifier,
-    ReadOnly, Release, Reply, Result, WriteSource,
+    ReadOnly, Release, Reply, Result, SessionId, WriteSource,
 };
 
 use super::config::SessionConfig;
@@ -76,6 +76,7 @@ pub enum SessionState {
 /// Shared by all the workers that read its requests. Dropped, it gives back to the filesystem what
 /// the client still held.
 pub struct Session {
+    id: SessionId,
     pub(crate) fs: Arc<dyn DynFileSystem>,
     pub(crate) features: Features,
     pub(crate) config: SessionConfig,
@@ -92,7 +93,12 @@ pub struct Session {
     pub(crate) max_write: AtomicU32,
     state: Mutex<SessionState>,
     notifier: Mutex<Option<Arc<dyn Notifier>>>,
+    /// Held by INIT and DESTROY, so that the filesystem sees one begin and one end of each life.
+    life: Mutex<()>,
 }
+
+/// The id of the next session of this process.
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 /// The bit of [`Session::agreed`] that tells an agreement on nothing from none.
 const LIVE: u64 = 1 << 63;
@@ -107,7 +113,7 @@ pub(crate) struct Surprises {
 
 impl Session {
     /// A session with a client that is yet to send its INIT. `notifier` is attached to the
-    /// filesystem when it did.
+    /// filesystem when it did; see [`Session::set_notifier`] for one that must know the session.
     #[must_use]
     pub fn new(
         fs: Arc<dyn DynFileSystem>,
@@ -117,6 +123,7 @@ impl Session {
         let fs: Arc<dyn DynFileSystem> =
             if config.readonly { Arc::new(Intercepted::new(fs, ReadOnly::new())) } else { fs };
         Self {
+            id: SessionId(NEXT_ID.fetch_add(1, Ordering::Relaxed)),
             features: fs.features(),
             fs,
             config,
@@ -129,7 +136,26 @@ impl Session {
             max_write: AtomicU32::new(config.max_write),
             state: Mutex::default(),
             notifier: Mutex::new(notifier),
+            life: Mutex::new(()),
         }
+    }
+
+    /// The session, as the filesystem is told of it with every request.
+    #[must_use]
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// Sets what is attached to the filesystem at the next INIT. Without effect on one that is
+    /// attached already.
+    pub fn set_notifier(&self, notifier: Arc<dyn Notifier>) {
+        *self.notifier.lock() = Some(notifier);
+    }
+
+    /// Whether the client was given `node`, and so may keep something of it.
+    #[must_use]
+    pub fn knows(&self, node: NodeId) -> bool {
+        self.ledger.knows(node)
     }
 
     /// Where the session stands.
@@ -227,7 +253,8 @@ impl Session {
 
     /// INIT: ends what was before, and begins anew.
     pub(crate) fn init(&self, args: &mut Args<'_>) -> Result<[u8; wire::INIT_OUT_SIZE]> {
-        self.end(SessionState::Waiting);
+        let _life = self.life.lock();
+        self.end_locked(SessionState::Waiting);
         let reject = |rejected, errno| {
             log::warn!("{}: INIT refused: {rejected}", self.features.kind);
             *self.state.lock() = SessionState::Rejected(rejected);
@@ -270,16 +297,18 @@ impl Session {
     /// Ends what is served, if it is: waits are called off, lookups forgotten, handles released, and
     /// the filesystem is told.
     pub(crate) fn end(&self, next: SessionState) {
-        let was = std::mem::replace(&mut *self.state.lock(), next);
+        let _life = self.life.lock();
+        self.end_locked(next);
+    }
+
+    fn end_locked(&self, next: SessionState) {
+        *self.state.lock() = next;
         if self.agreed.swap(0, Ordering::AcqRel) == 0 {
-            if was == SessionState::Ended && next == SessionState::Waiting {
-                log::debug!("{}: INIT after DESTROY", self.features.kind);
-            }
             return;
         }
         self.waits.end_all();
         let remains = self.ledger.close();
-        let cx = Context::internal();
+        let cx = self.own_context();
         for (handle, node, kind, count) in remains.handles {
             for _ in 0..count {
                 self.release(&cx, node, handle, kind);
@@ -315,9 +344,14 @@ impl Session {
         }
     }
 
+    /// The context of what the session does by itself, in its client's stead.
+    fn own_context(&self) -> Context<'static> {
+        Context::new(0, None).with_session(Some(self.id))
+    }
+
     fn give_back(&self, node: NodeId, handle: HandleId, kind: HandleKind) {
         if handle != HandleId::NONE && self.ledger.drop_handle(handle, node, kind) {
-            self.release(&Context::internal(), node, handle, kind);
+            self.release(&self.own_context(), node, handle, kind);
         }
     }
 

@@ -1,8 +1,8 @@
 //! GETLK, SETLK, SETLKW, INTERRUPT.
 
 use stratafs_core::{
-    Context, Credentials, DynFileSystem, Errno, FileLock, HandleId, LockFlavour, LockKind,
-    LockOwner, Needs, NodeId, Pending, Reply, Result,
+    Context, DynFileSystem, Errno, FileLock, HandleId, LockFlavour, LockKind, LockOwner, Needs,
+    NodeId, Pending, Reply, Result,
 };
 
 use crate::protocol::decode::take;
@@ -25,16 +25,14 @@ struct Wanted {
 #[derive(Debug)]
 pub(crate) struct Waiting {
     wanted: Wanted,
-    pid: u32,
-    caller: Option<Credentials>,
+    context: Context<'static>,
 }
 
 impl Waiting {
     /// Begins to wait; `reply` is the answer's way.
     pub(crate) fn start(&self, fs: &dyn DynFileSystem, reply: Reply<()>) -> Option<Pending> {
         let Wanted { node, handle, owner, lock, flavour } = self.wanted;
-        let context = Context::new(self.pid, self.caller);
-        fs.setlkw(&context, node, handle, owner, lock, flavour, reply)
+        fs.setlkw(&self.context, node, handle, owner, lock, flavour, reply)
     }
 }
 
@@ -92,8 +90,7 @@ pub(crate) fn setlkw(call: &mut Call<'_>) -> Result<Option<Waiting>, Refusal> {
         return Ok(None);
     }
     call.session.waits.begin(call.header.unique)?;
-    let context = call.context();
-    Ok(Some(Waiting { wanted, pid: context.pid, caller: context.caller }))
+    Ok(Some(Waiting { wanted, context: call.context().without_security() }))
 }
 
 pub(crate) fn interrupt(call: &mut Call<'_>) -> Result<()> {
