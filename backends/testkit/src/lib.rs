@@ -29,6 +29,7 @@
 //! | [`verdict`] | the checks of a case |
 //! | [`capability`] | [`Capabilities`]: what a case needs |
 //! | [`counted`] | [`Ledger`]: the leak check |
+//! | [`model`] | [`ModelRun`]: random operations against a plain model |
 //!
 //! # A case of your own
 //!
@@ -54,6 +55,7 @@ pub mod case;
 mod cases;
 pub mod client;
 pub mod counted;
+pub mod model;
 pub mod runner;
 pub mod verdict;
 pub mod world;
@@ -63,6 +65,7 @@ pub use case::{Case, Family, Place};
 pub use cases::cases;
 pub use client::{Caller, Client, Fd, InProcess, Listed, Mounted};
 pub use counted::{Counted, Ledger};
+pub use model::{Disagreement, ModelRun};
 pub use runner::{Report, Stack};
 pub use verdict::{Failure, Verdict, equal, holds, refused, refused_any};
 pub use world::World;

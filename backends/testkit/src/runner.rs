@@ -88,6 +88,12 @@ impl Stack {
         &self.client
     }
 
+    /// What the stack is taken to have: all but its gaps.
+    #[must_use]
+    pub fn capabilities(&self) -> Capabilities {
+        self.gaps.iter().fold(Capabilities::all(), |all, (gap, _)| all.difference(*gap))
+    }
+
     /// Runs the whole map.
     #[must_use]
     pub fn run(&self) -> Report {
@@ -159,16 +165,17 @@ impl Stack {
         self.leaks(&before)
     }
 
-    /// What a case must give back: lookups, handles, blocks and inodes.
-    fn leaks(&self, before: &StatFs) -> Verdict {
+    /// Fails unless everything was given back: lookups, handles, blocks and inodes.
+    pub(crate) fn leaks(&self, before: &StatFs) -> Verdict {
         let Some(ledger) = &self.ledger else { return Ok(()) };
         ledger.check()?;
-        let lacks = |gap| self.gaps.iter().any(|(known, _)| known.contains(gap));
-        if lacks(Capabilities::ACCOUNTING) {
+        if !self.capabilities().contains(Capabilities::ACCOUNTING) {
             return Ok(());
         }
         let after = self.client.statfs()?;
-        let used = |stat: &StatFs| (stat.blocks - stat.bfree, stat.files - stat.ffree);
+        let used = |stat: &StatFs| {
+            (stat.blocks.wrapping_sub(stat.bfree), stat.files.wrapping_sub(stat.ffree))
+        };
         if used(&after) == used(before) {
             return Ok(());
         }

@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use stratafs_testkit::{Capabilities, Stack};
+use stratafs_testkit::{Capabilities, ModelRun, Stack};
 
 /// A tmpfs of its own, where this process may mount one.
 struct Tmpfs(tempfile::TempDir);
@@ -32,29 +32,51 @@ impl Drop for Tmpfs {
     }
 }
 
-#[test]
-fn tmpfs_passes_every_case() {
+/// A stack on a tmpfs of its own.
+fn tmpfs_stack() -> Option<(Stack, Tmpfs)> {
     let Some(tmpfs) = Tmpfs::mount() else {
         println!("SKIPPED: no right to mount a tmpfs");
-        return;
+        return None;
     };
-    Stack::mounted("tmpfs", tmpfs.path())
-        .unwrap()
+    let stack = Stack::mounted("tmpfs", tmpfs.path())
+        .ok()?
         .without(Capabilities::ZERO_RANGE, "tmpfs has no FALLOC_FL_ZERO_RANGE")
         .without(
             Capabilities::COLLAPSE_RANGE | Capabilities::INSERT_RANGE,
             "tmpfs moves no ranges of a file",
-        )
-        .run()
-        .assert_passed();
+        );
+    Some((stack, tmpfs))
+}
+
+/// A stack on whatever filesystem the temporary directory is on.
+fn directory_stack() -> (Stack, tempfile::TempDir) {
+    let dir = tempfile::tempdir().expect("a temporary directory can be made");
+    let stack = Stack::mounted("temporary directory", dir.path())
+        .expect("it can be opened")
+        .without(Capabilities::ACCOUNTING, "others use this filesystem too");
+    (stack, dir)
+}
+
+#[test]
+fn tmpfs_passes_every_case() {
+    let Some((stack, _tmpfs)) = tmpfs_stack() else { return };
+    stack.run().assert_passed();
 }
 
 #[test]
 fn filesystem_of_the_temporary_directory_passes_every_case() {
-    let dir = tempfile::tempdir().unwrap();
-    Stack::mounted("temporary directory", dir.path())
-        .unwrap()
-        .without(Capabilities::ACCOUNTING, "others use this filesystem too")
-        .run()
-        .assert_passed();
+    let (stack, _dir) = directory_stack();
+    stack.run().assert_passed();
+}
+
+#[test]
+fn tmpfs_agrees_with_the_model() {
+    let Some((stack, _tmpfs)) = tmpfs_stack() else { return };
+    ModelRun::from_env().run(&stack).unwrap_or_else(|found| panic!("{found}"));
+}
+
+#[test]
+fn filesystem_of_the_temporary_directory_agrees_with_the_model() {
+    let (stack, _dir) = directory_stack();
+    ModelRun::from_env().run(&stack).unwrap_or_else(|found| panic!("{found}"));
 }
