@@ -2,10 +2,10 @@
 //!
 //! By default locks stay with the client's kernel and none of this is asked for.
 
-/// Who holds a lock, as the client names it: one value per open file description or process.
+/// Who holds a lock: one value per open file description or process of a client.
 ///
-/// Two clients may use one value for two holders: a filesystem that keeps locks and serves more than
-/// one session tells holders apart by the session of the [`Context`](crate::Context) too.
+/// Two clients may name two holders alike. Whoever passes on what a client sent makes it unlike any
+/// other client's first, the same way each time, so that a filesystem need not know of sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LockOwner(pub u64);
 
