@@ -211,7 +211,8 @@ impl Ledger {
     /// How many nodes and handles are held.
     pub(crate) fn len(&self) -> (usize, usize) {
         self.shards.iter().map(|shard| shard.lock()).fold((0, 0), |(nodes, handles), shard| {
-            (nodes.saturating_add(shard.nodes.len()), handles.saturating_add(shard.handles.len()))
+            let open = shard.files.len().saturating_add(shard.dirs.len());
+            (nodes.saturating_add(shard.nodes.len()), handles.saturating_add(open))
         })
     }
 }
