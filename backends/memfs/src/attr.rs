@@ -1,6 +1,8 @@
 //! Attributes, of objects and of the whole.
 
-use stratafs_core::{Errno, NodeId, Result, SetAttr, SetTime, StatFs, TimedAttr, Timestamp};
+use stratafs_core::{
+    Context, Errno, NodeId, Result, SetAttr, SetTime, StatFs, TimedAttr, Timestamp,
+};
 
 use crate::MemFs;
 use crate::chunk::PAGE_BYTES;
@@ -29,7 +31,12 @@ impl MemFs {
     /// Of a chmod(2) the kernel decides by itself whether setgid may stay, for it alone knows all
     /// groups of the caller (`setattr_prepare`). A change of size clears file capabilities always,
     /// setuid and setgid when `kill_priv` says that the caller may not keep them.
-    pub(crate) fn set_attributes(&self, id: NodeId, set: &SetAttr) -> Result<TimedAttr> {
+    pub(crate) fn set_attributes(
+        &self,
+        cx: &Context<'_>,
+        id: NodeId,
+        set: &SetAttr,
+    ) -> Result<TimedAttr> {
         let node = self.node(id)?;
         let now = self.now();
         let freed;
@@ -64,6 +71,10 @@ impl MemFs {
             node.attr(&inode)
         };
         drop(freed);
+        match set.size {
+            Some(_) => self.tell_data(cx, id, 0, 0),
+            None => self.tell_attr(cx, id),
+        }
         Ok(TimedAttr::new(attr, self.cache.attr_timeout))
     }
 
@@ -98,7 +109,7 @@ impl MemFs {
 
 #[cfg(test)]
 mod tests {
-    use stratafs_core::{Context, DynFileSystem, XattrMode, XattrName};
+    use stratafs_core::{DynFileSystem, XattrMode, XattrName};
 
     use super::*;
     use crate::SizeExt;

@@ -154,9 +154,9 @@ impl Builder {
     }
 
     /// What clients may cache, with the timeouts that belong to it. `Always` if not called, for the
-    /// memory here is the only place where the files are. Where several clients share one
-    /// filesystem, each must be told of the others' changes: then `Auto` bounds by a second how
-    /// long one is behind, and `Never` keeps them in step.
+    /// memory here is the only place where the files are, and each client is told of what others
+    /// change. Clients that no notice reaches (over virtio-fs) and that share a filesystem are
+    /// better off with `Auto`, which bounds by a second how long one is behind.
     pub fn cache_policy(mut self, policy: CachePolicy) -> Self {
         self.cache = Cache::new(policy);
         self

@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 use stratafs_core::{
     Behaviours, Cache, CachePolicy, Context, CopyRange, DirSink, DynFileSystem, Entry,
     FallocateMode, Features, FileLock, HandleId, LockFlavour, LockOwner, Lookup, Name, Needs,
-    NodeId, OpenFlags, Opened, Pending, ReadSink, Release, RenameFlags, Reply, Result, SeekTo,
-    SetAttr, StatFs, TimedAttr, Timestamp, WriteFlags, WriteSource, XattrMode, XattrName,
+    NodeId, Notifier, OpenFlags, Opened, Pending, ReadSink, Release, RenameFlags, Reply, Result,
+    SeekTo, SetAttr, StatFs, TimedAttr, Timestamp, WriteFlags, WriteSource, XattrMode, XattrName,
 };
 
 use crate::builder::{Builder, Locks};
@@ -18,9 +18,10 @@ use crate::charge::{Account, DIR_COST, NODE_COST};
 use crate::chunk::{Chunk, zero_page};
 use crate::clock::Clock;
 use crate::entries::Entries;
-use crate::handle::Handles;
+use crate::handle::{Handles, Want};
 use crate::lock::LockTable;
 use crate::node::{Body, Inode, Node, NodeArc};
+use crate::notify::Clients;
 use crate::table::Numbered;
 
 /// A filesystem in memory. See the crate's documentation.
@@ -32,6 +33,7 @@ pub struct MemFs {
     /// Held while a directory may move to another.
     pub(crate) renames: Mutex<()>,
     pub(crate) locks: LockTable,
+    pub(crate) clients: Clients,
     /// What stands for a page that is allocated but not written.
     pub(crate) zeros: Chunk,
     clock: Arc<dyn Clock>,
@@ -126,6 +128,7 @@ impl MemFs {
             cache: builder.cache,
             renames: Mutex::new(()),
             locks: LockTable::default(),
+            clients: Clients::default(),
             zeros: zero_page(),
             clock: builder.clock,
             hasher: RandomState::new(),
@@ -233,6 +236,10 @@ impl DynFileSystem for MemFs {
         self.features
     }
 
+    fn attach(&self, notifier: Arc<dyn Notifier>) {
+        self.attach_notifier(notifier);
+    }
+
     fn lookup(&self, _: &Context<'_>, parent: NodeId, name: Name<'_>) -> Result<Lookup> {
         self.find(parent, name)
     }
@@ -245,8 +252,8 @@ impl DynFileSystem for MemFs {
         self.attributes(node)
     }
 
-    fn setattr(&self, _: &Context<'_>, node: NodeId, set: &SetAttr) -> Result<TimedAttr> {
-        self.set_attributes(node, set)
+    fn setattr(&self, cx: &Context<'_>, node: NodeId, set: &SetAttr) -> Result<TimedAttr> {
+        self.set_attributes(cx, node, set)
     }
 
     fn readlink(&self, _: &Context<'_>, node: NodeId, target: &mut dyn ReadSink) -> Result<usize> {
@@ -278,12 +285,12 @@ impl DynFileSystem for MemFs {
         self.make_dir(cx, parent, name, mode)
     }
 
-    fn unlink(&self, _: &Context<'_>, parent: NodeId, name: Name<'_>) -> Result<()> {
-        self.remove_name(parent, name)
+    fn unlink(&self, cx: &Context<'_>, parent: NodeId, name: Name<'_>) -> Result<()> {
+        self.remove_name(cx, parent, name)
     }
 
-    fn rmdir(&self, _: &Context<'_>, parent: NodeId, name: Name<'_>) -> Result<()> {
-        self.remove_dir(parent, name)
+    fn rmdir(&self, cx: &Context<'_>, parent: NodeId, name: Name<'_>) -> Result<()> {
+        self.remove_dir(cx, parent, name)
     }
 
     fn rename(
@@ -300,22 +307,22 @@ impl DynFileSystem for MemFs {
 
     fn link(
         &self,
-        _: &Context<'_>,
+        cx: &Context<'_>,
         node: NodeId,
         new_parent: NodeId,
         new_name: Name<'_>,
     ) -> Result<Entry> {
-        self.add_name(node, new_parent, new_name)
+        self.add_name(cx, node, new_parent, new_name)
     }
 
     fn open(
         &self,
-        _: &Context<'_>,
+        cx: &Context<'_>,
         node: NodeId,
         flags: OpenFlags,
         kill_priv: bool,
     ) -> Result<Opened> {
-        self.open_file(node, flags, kill_priv)
+        self.open_file(cx, node, flags, kill_priv)
     }
 
     fn create(
@@ -354,7 +361,7 @@ impl DynFileSystem for MemFs {
 
     fn write(
         &self,
-        _: &Context<'_>,
+        cx: &Context<'_>,
         node: NodeId,
         handle: HandleId,
         offset: u64,
@@ -362,43 +369,43 @@ impl DynFileSystem for MemFs {
         flags: WriteFlags,
         source: &mut dyn WriteSource,
     ) -> Result<usize> {
-        self.write_file(node, handle, offset, size, flags, source)
+        self.write_file(cx, node, handle, offset, size, flags, source)
     }
 
     fn flush(
         &self,
-        _: &Context<'_>,
+        cx: &Context<'_>,
         node: NodeId,
         handle: HandleId,
         owner: LockOwner,
     ) -> Result<()> {
-        self.flush_file(node, handle, owner)
+        self.flush_file(cx, node, handle, owner)
     }
 
-    fn fsync(&self, _: &Context<'_>, node: NodeId, _: HandleId, _: bool) -> Result<()> {
-        self.node(node).map(drop)
+    fn fsync(&self, _: &Context<'_>, node: NodeId, handle: HandleId, _: bool) -> Result<()> {
+        self.opened(node, handle, Want::Any).map(drop)
     }
 
     fn release(
         &self,
-        _: &Context<'_>,
+        cx: &Context<'_>,
         node: NodeId,
         handle: HandleId,
         release: Release,
     ) -> Result<()> {
-        self.release_file(node, handle, release)
+        self.release_file(cx, node, handle, release)
     }
 
     fn fallocate(
         &self,
-        _: &Context<'_>,
+        cx: &Context<'_>,
         node: NodeId,
         handle: HandleId,
         mode: FallocateMode,
         offset: u64,
         len: u64,
     ) -> Result<()> {
-        self.allocate(node, handle, mode, offset, len)
+        self.allocate(cx, node, handle, mode, offset, len)
     }
 
     fn lseek(
@@ -414,12 +421,12 @@ impl DynFileSystem for MemFs {
 
     fn copy_file_range(
         &self,
-        _: &Context<'_>,
+        cx: &Context<'_>,
         from: CopyRange,
         to: CopyRange,
         len: u64,
     ) -> Result<usize> {
-        self.copy_range(from, to, len)
+        self.copy_range(cx, from, to, len)
     }
 
     fn opendir(&self, _: &Context<'_>, node: NodeId, _: OpenFlags) -> Result<Opened> {
@@ -464,22 +471,22 @@ impl DynFileSystem for MemFs {
 
     fn setxattr(
         &self,
-        _: &Context<'_>,
+        cx: &Context<'_>,
         node: NodeId,
         name: XattrName<'_>,
         value: &[u8],
         mode: XattrMode,
         clear_setgid: bool,
     ) -> Result<()> {
-        self.xattr_set(node, name, value, mode, clear_setgid)
+        self.xattr_set(cx, node, name, value, mode, clear_setgid)
     }
 
     fn listxattr(&self, _: &Context<'_>, node: NodeId, names: &mut [u8]) -> Result<usize> {
         self.xattr_list(node, names)
     }
 
-    fn removexattr(&self, _: &Context<'_>, node: NodeId, name: XattrName<'_>) -> Result<()> {
-        self.xattr_remove(node, name)
+    fn removexattr(&self, cx: &Context<'_>, node: NodeId, name: XattrName<'_>) -> Result<()> {
+        self.xattr_remove(cx, node, name)
     }
 
     fn statfs(&self, _: &Context<'_>, node: NodeId) -> Result<StatFs> {
@@ -492,30 +499,30 @@ impl DynFileSystem for MemFs {
 
     fn getlk(
         &self,
-        _: &Context<'_>,
+        cx: &Context<'_>,
         node: NodeId,
         handle: HandleId,
         owner: LockOwner,
         lock: FileLock,
     ) -> Result<FileLock> {
-        self.lock_test(node, handle, owner, lock)
+        self.lock_test(cx, node, handle, owner, lock)
     }
 
     fn setlk(
         &self,
-        _: &Context<'_>,
+        cx: &Context<'_>,
         node: NodeId,
         handle: HandleId,
         owner: LockOwner,
         lock: FileLock,
         flavour: LockFlavour,
     ) -> Result<()> {
-        self.lock_set(node, handle, owner, lock, flavour)
+        self.lock_set(cx, node, handle, owner, lock, flavour)
     }
 
     fn setlkw(
         &self,
-        _: &Context<'_>,
+        cx: &Context<'_>,
         node: NodeId,
         handle: HandleId,
         owner: LockOwner,
@@ -523,6 +530,6 @@ impl DynFileSystem for MemFs {
         flavour: LockFlavour,
         reply: Reply<()>,
     ) -> Option<Pending> {
-        self.lock_wait(node, handle, owner, lock, flavour, reply)
+        self.lock_wait(cx, node, handle, owner, lock, flavour, reply)
     }
 }

@@ -29,6 +29,7 @@
 //! | `handle` | open files |
 //! | `table` | the sharded tables of nodes and handles |
 //! | `charge` | the account: what is in use, and what each object costs |
+//! | `notify` | what other clients are told |
 //! | `clock` | where the time comes from |
 //!
 //! # What an object costs
@@ -65,7 +66,7 @@
 //! No system call is made here and no thread started; no transport and no other backend is known.
 //! POSIX ACLs are not kept, nor inode flags. fsync has nothing to do. A removed entry that leads to
 //! a whiteout (character device `0:0`) counts like any other: only a layering filesystem gives it a
-//! meaning. Another client's changes are not notified; see [`Builder::cache_policy`].
+//! meaning.
 
 #![forbid(unsafe_code)]
 
@@ -84,6 +85,7 @@ mod handle;
 mod lock;
 mod lookup;
 mod node;
+mod notify;
 mod remove;
 mod rename;
 mod space;

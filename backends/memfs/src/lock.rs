@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use stratafs_core::{
-    Cancel, Errno, FileLock, HandleId, LockFlavour, LockKind, LockOwner, NodeId, Pending, Reply,
-    Result,
+    Cancel, Context, Errno, FileLock, HandleId, LockFlavour, LockKind, LockOwner, NodeId, Pending,
+    Reply, Result, SessionId,
 };
 
 use crate::MemFs;
@@ -20,10 +20,24 @@ use crate::handle::Want;
 /// The most locks and waits at a time; beyond it ENOLCK. One takes about 100 bytes.
 const MAX_LOCKS: u64 = 65_536;
 
+/// Who holds a lock: two clients may name two holders alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Owner {
+    session: Option<SessionId>,
+    owner: LockOwner,
+}
+
+impl Owner {
+    /// The owner that the client of `cx` calls `owner`.
+    pub(crate) fn of(cx: &Context<'_>, owner: LockOwner) -> Self {
+        Self { session: cx.session, owner }
+    }
+}
+
 /// A lock that is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Held {
-    owner: LockOwner,
+    owner: Owner,
     flavour: LockFlavour,
     lock: FileLock,
 }
@@ -36,7 +50,7 @@ impl Held {
             && self.lock.conflicts(&other.lock)
     }
 
-    fn is_of(&self, owner: LockOwner, flavour: LockFlavour) -> bool {
+    fn is_of(&self, owner: Owner, flavour: LockFlavour) -> bool {
         self.owner == owner && self.flavour == flavour
     }
 }
@@ -305,19 +319,19 @@ impl LockTable {
         }
     }
 
-    fn release(&self, node: u64, owner: LockOwner, flavour: LockFlavour) {
+    fn release(&self, node: u64, owner: Owner, flavour: LockFlavour) {
         let lock = FileLock { kind: LockKind::Unlock, start: 0, end: u64::MAX, pid: 0 };
         // Giving up never fails.
         let _ = self.set(node, Held { owner, flavour, lock });
     }
 
     /// Gives up the POSIX locks of `owner`.
-    pub(crate) fn release_posix(&self, node: u64, owner: LockOwner) {
+    pub(crate) fn release_posix(&self, node: u64, owner: Owner) {
         self.release(node, owner, LockFlavour::Posix);
     }
 
     /// Gives up the flock of `owner`.
-    pub(crate) fn release_flock(&self, node: u64, owner: LockOwner) {
+    pub(crate) fn release_flock(&self, node: u64, owner: Owner) {
         self.release(node, owner, LockFlavour::Flock);
     }
 
@@ -335,13 +349,13 @@ impl LockTable {
 
 impl NodeLocks {
     /// A flock is not converted but given up and taken anew, as flock(2) says.
-    fn drop_flock(&mut self, owner: LockOwner) {
+    fn drop_flock(&mut self, owner: Owner) {
         self.held.retain(|held| !held.is_of(owner, LockFlavour::Flock));
     }
 }
 
 /// The lock as it is kept: a flock covers everything.
-fn wanted(owner: LockOwner, lock: FileLock, flavour: LockFlavour) -> Result<Held> {
+fn wanted(owner: Owner, lock: FileLock, flavour: LockFlavour) -> Result<Held> {
     let lock = match flavour {
         LockFlavour::Posix if lock.start > lock.end => return Err(Errno::EINVAL),
         LockFlavour::Posix => lock,
@@ -353,17 +367,19 @@ fn wanted(owner: LockOwner, lock: FileLock, flavour: LockFlavour) -> Result<Held
 impl MemFs {
     pub(crate) fn lock_test(
         &self,
+        cx: &Context<'_>,
         node: NodeId,
         handle: HandleId,
         owner: LockOwner,
         lock: FileLock,
     ) -> Result<FileLock> {
         self.opened(node, handle, Want::Any)?;
-        Ok(self.locks.test(node.0, wanted(owner, lock, LockFlavour::Posix)?))
+        Ok(self.locks.test(node.0, wanted(Owner::of(cx, owner), lock, LockFlavour::Posix)?))
     }
 
     pub(crate) fn lock_set(
         &self,
+        cx: &Context<'_>,
         node: NodeId,
         handle: HandleId,
         owner: LockOwner,
@@ -371,11 +387,13 @@ impl MemFs {
         flavour: LockFlavour,
     ) -> Result<()> {
         self.opened(node, handle, Want::Any)?;
-        self.locks.set(node.0, wanted(owner, lock, flavour)?)
+        self.locks.set(node.0, wanted(Owner::of(cx, owner), lock, flavour)?)
     }
 
+    #[expect(clippy::too_many_arguments, reason = "the operands of F_SETLKW, and who asks")]
     pub(crate) fn lock_wait(
         &self,
+        cx: &Context<'_>,
         node: NodeId,
         handle: HandleId,
         owner: LockOwner,
@@ -383,8 +401,9 @@ impl MemFs {
         flavour: LockFlavour,
         reply: Reply<()>,
     ) -> Option<Pending> {
-        let wanted =
-            self.opened(node, handle, Want::Any).and_then(|_| wanted(owner, lock, flavour));
+        let wanted = self
+            .opened(node, handle, Want::Any)
+            .and_then(|_| wanted(Owner::of(cx, owner), lock, flavour));
         match wanted {
             Ok(wanted) => self.locks.wait(node.0, wanted, reply),
             Err(errno) => {
@@ -396,195 +415,4 @@ impl MemFs {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::mpsc::{Receiver, channel};
-
-    use stratafs_core::{DynFileSystem, OpenFlags, Release};
-
-    use super::*;
-    use crate::test_util::{Fixture, ROOT, root};
-
-    use LockFlavour::{Flock, Posix};
-    use LockKind::{Read, Unlock, Write};
-
-    const NONE: HandleId = HandleId::NONE;
-
-    fn lock(kind: LockKind, start: u64, end: u64) -> FileLock {
-        FileLock { kind, start, end, pid: 1 }
-    }
-
-    fn set(fx: &Fixture, node: NodeId, owner: u64, lock: FileLock, by: LockFlavour) -> Result<()> {
-        fx.fs.setlk(&root(), node, NONE, LockOwner(owner), lock, by)
-    }
-
-    struct Waiting(Receiver<Result<()>>, Option<Pending>);
-
-    impl Waiting {
-        /// The answer, if there is one.
-        fn answer(&self) -> Option<Result<()>> {
-            self.0.try_recv().ok()
-        }
-    }
-
-    fn wait(fx: &Fixture, node: NodeId, owner: u64, lock: FileLock, by: LockFlavour) -> Waiting {
-        let (send, receive) = channel();
-        // Nobody listens any more where a test ends before its waits.
-        let reply = Reply::new(move |answer| {
-            let _ = send.send(answer);
-        });
-        let pending = fx.fs.setlkw(&root(), node, NONE, LockOwner(owner), lock, by, reply);
-        Waiting(receive, pending)
-    }
-
-    fn held(fx: &Fixture, node: NodeId, owner: u64, start: u64, end: u64) -> FileLock {
-        let owner = LockOwner(owner);
-        fx.fs.getlk(&root(), node, NONE, owner, lock(Write, start, end)).unwrap()
-    }
-
-    #[test]
-    fn posix_locks_of_others_conflict_and_of_one_owner_merge_and_split() {
-        let fx = Fixture::new();
-        let f = fx.file(ROOT, "f");
-        set(&fx, f, 1, lock(Write, 0, 9), Posix).unwrap();
-        set(&fx, f, 1, lock(Write, 10, 19), Posix).unwrap();
-        assert_eq!(fx.usage().locks, 1, "neighbours merge");
-        assert_eq!(set(&fx, f, 2, lock(Read, 19, 30), Posix), Err(Errno::EAGAIN));
-        assert_eq!(held(&fx, f, 2, 5, 5), lock(Write, 0, 19));
-        assert_eq!(held(&fx, f, 1, 5, 5).kind, Unlock, "one's own is no obstacle");
-        set(&fx, f, 1, lock(Unlock, 5, 9), Posix).unwrap();
-        set(&fx, f, 2, lock(Read, 5, 9), Posix).unwrap();
-        assert_eq!(held(&fx, f, 3, 0, u64::MAX), lock(Write, 0, 4));
-        set(&fx, f, 1, lock(Read, 0, 4), Posix).unwrap();
-        set(&fx, f, 2, lock(Read, 0, 9), Posix).unwrap();
-        assert_eq!(set(&fx, f, 2, lock(Write, 0, 0), Posix), Err(Errno::EAGAIN));
-        assert_eq!(set(&fx, f, 2, lock(Write, 9, 5), Posix), Err(Errno::EINVAL));
-        fx.fs.flush(&root(), f, NONE, LockOwner(1)).unwrap();
-        fx.fs.flush(&root(), f, NONE, LockOwner(2)).unwrap();
-        assert_eq!(fx.usage().locks, 0);
-    }
-
-    #[test]
-    fn flock_and_posix_do_not_see_each_other() {
-        let fx = Fixture::new();
-        let f = fx.file(ROOT, "f");
-        set(&fx, f, 1, lock(Write, 0, u64::MAX), Posix).unwrap();
-        set(&fx, f, 2, lock(Write, 0, u64::MAX), Flock).unwrap();
-        assert_eq!(set(&fx, f, 3, lock(Read, 0, 0), Flock), Err(Errno::EAGAIN));
-        let handle = fx.open(f, OpenFlags::READ_ONLY);
-        let release = Release { flush: None, flock: Some(LockOwner(2)) };
-        fx.fs.release(&root(), f, handle, release).unwrap();
-        set(&fx, f, 3, lock(Read, 0, 0), Flock).unwrap();
-        set(&fx, f, 4, lock(Read, 0, 0), Flock).unwrap();
-        assert_eq!(set(&fx, f, 3, lock(Write, 0, 0), Flock), Err(Errno::EAGAIN));
-        assert_eq!(set(&fx, f, 4, lock(Write, 0, 0), Flock), Ok(()), "the upgrade gave 3's up");
-    }
-
-    #[test]
-    fn waits_are_granted_in_their_order() {
-        let fx = Fixture::new();
-        let f = fx.file(ROOT, "f");
-        set(&fx, f, 1, lock(Write, 0, 9), Posix).unwrap();
-        let waits: Vec<_> = [(2, Write), (3, Read), (4, Read), (5, Write)]
-            .map(|(owner, kind)| wait(&fx, f, owner, lock(kind, 0, 9), Posix))
-            .into();
-        let answered = || waits.iter().map(|w| w.answer().is_some()).collect::<Vec<_>>();
-        assert!(waits.iter().all(|w| w.1.is_some()));
-        assert_eq!(answered(), [false; 4]);
-        set(&fx, f, 1, lock(Unlock, 0, 9), Posix).unwrap();
-        assert_eq!(answered(), [true, false, false, false]);
-        fx.fs.flush(&root(), f, NONE, LockOwner(2)).unwrap();
-        assert_eq!(answered(), [false, true, true, false]);
-        set(&fx, f, 3, lock(Unlock, 0, 9), Posix).unwrap();
-        assert_eq!(answered(), [false; 4]);
-        set(&fx, f, 4, lock(Unlock, 0, 9), Posix).unwrap();
-        assert_eq!(answered(), [false, false, false, true]);
-    }
-
-    #[test]
-    fn wait_for_what_is_free_is_answered_at_once() {
-        let fx = Fixture::new();
-        let f = fx.file(ROOT, "f");
-        let granted = wait(&fx, f, 1, lock(Write, 0, 9), Posix);
-        assert!(granted.1.is_none());
-        assert_eq!(granted.answer(), Some(Ok(())));
-        let unlocked = wait(&fx, f, 1, lock(Unlock, 0, 9), Posix);
-        assert_eq!(unlocked.answer(), Some(Ok(())));
-        let unknown = wait(&fx, NodeId(99), 1, lock(Write, 0, 9), Posix);
-        assert_eq!(unknown.answer(), Some(Err(Errno::ESTALE)));
-    }
-
-    #[test]
-    fn wait_called_off_is_eintr_and_leaves_no_trace() {
-        let fx = Fixture::new();
-        let f = fx.file(ROOT, "f");
-        set(&fx, f, 1, lock(Write, 0, 9), Flock).unwrap();
-        let waiting = wait(&fx, f, 2, lock(Write, 0, 9), Flock);
-        let pending = waiting.1.clone().unwrap();
-        pending.cancel();
-        pending.cancel();
-        assert_eq!(waiting.answer(), Some(Err(Errno::EINTR)));
-        set(&fx, f, 1, lock(Unlock, 0, 9), Flock).unwrap();
-        assert_eq!(fx.usage().locks, 0);
-        let granted = wait(&fx, f, 3, lock(Write, 0, 9), Flock);
-        pending.cancel();
-        assert_eq!(granted.answer(), Some(Ok(())));
-    }
-
-    #[test]
-    fn posix_waits_that_form_a_ring_are_edeadlk() {
-        let fx = Fixture::new();
-        let files = ["a", "b", "c"].map(|text| fx.file(ROOT, text));
-        for (owner, f) in (1..).zip(files) {
-            set(&fx, f, owner, lock(Write, 0, 0), Posix).unwrap();
-        }
-        let first = wait(&fx, files[1], 1, lock(Write, 0, 0), Posix);
-        let second = wait(&fx, files[2], 2, lock(Read, 0, 0), Posix);
-        let ring = wait(&fx, files[0], 3, lock(Read, 0, 0), Posix);
-        assert_eq!(ring.answer(), Some(Err(Errno::EDEADLK)));
-        assert_eq!((first.answer(), second.answer()), (None, None));
-        fx.fs.flush(&root(), files[2], NONE, LockOwner(3)).unwrap();
-        assert_eq!(second.answer(), Some(Ok(())));
-        assert!(wait(&fx, files[1], 1, lock(Write, 5, 5), Posix).answer().is_some());
-    }
-
-    #[test]
-    fn a_reply_may_lock_again() {
-        let fx = Arc::new(Fixture::new());
-        let f = fx.file(ROOT, "f");
-        set(&fx, f, 1, lock(Write, 0, 0), Posix).unwrap();
-        let (send, receive) = channel();
-        let inner = Arc::clone(&fx);
-        let reply = Reply::new(move |answer| {
-            let again = set(&inner, f, 2, lock(Write, 7, 7), Posix);
-            send.send((answer, again)).unwrap();
-        });
-        let wanted = lock(Write, 0, 0);
-        let pending = fx.fs.setlkw(&root(), f, NONE, LockOwner(2), wanted, Posix, reply);
-        assert!(pending.is_some());
-        set(&fx, f, 1, lock(Unlock, 0, 0), Posix).unwrap();
-        assert_eq!(receive.recv(), Ok((Ok(()), Ok(()))));
-    }
-
-    #[test]
-    fn locks_beyond_the_limit_are_enolck() {
-        let fx = Fixture::new();
-        let f = fx.file(ROOT, "f");
-        fx.fs.locks.0.count.store(MAX_LOCKS, Ordering::SeqCst);
-        assert_eq!(set(&fx, f, 1, lock(Read, 0, 0), Posix), Err(Errno::ENOLCK));
-        let waiting = wait(&fx, f, 1, lock(Read, 0, 0), Posix);
-        assert_eq!(waiting.answer(), Some(Err(Errno::ENOLCK)));
-        assert_eq!(set(&fx, f, 1, lock(Unlock, 0, 0), Posix), Ok(()));
-    }
-
-    #[test]
-    fn locks_of_a_node_that_is_gone_go_with_it() {
-        let fx = Fixture::new();
-        let f = fx.file(ROOT, "f");
-        set(&fx, f, 1, lock(Write, 0, 0), Posix).unwrap();
-        let waiting = wait(&fx, f, 2, lock(Write, 0, 0), Posix);
-        fx.unlink(ROOT, "f").unwrap();
-        fx.forget(f);
-        assert_eq!(waiting.answer(), Some(Err(Errno::EBADF)));
-        assert_eq!(fx.usage().locks, 0);
-    }
-}
+mod tests;

@@ -1,12 +1,17 @@
 //! Removing names.
 
-use stratafs_core::{Errno, Name, NodeId, Result};
+use stratafs_core::{Context, Errno, Name, NodeId, Result};
 
 use crate::MemFs;
 use crate::charge::entry_cost;
 
 impl MemFs {
-    pub(crate) fn remove_name(&self, parent: NodeId, name: Name<'_>) -> Result<()> {
+    pub(crate) fn remove_name(
+        &self,
+        cx: &Context<'_>,
+        parent: NodeId,
+        name: Name<'_>,
+    ) -> Result<()> {
         let dir = self.node(parent)?;
         let hash = self.hash(name);
         let now = self.now();
@@ -25,12 +30,18 @@ impl MemFs {
             node
         };
         self.account.give_back(entry_cost(name.len()));
+        self.tell_gone(cx, parent, name, NodeId(node.ino));
         self.reap(&node);
         Ok(())
     }
 
     /// Removes an empty directory. Every entry counts: what a whiteout hides is a layer's affair.
-    pub(crate) fn remove_dir(&self, parent: NodeId, name: Name<'_>) -> Result<()> {
+    pub(crate) fn remove_dir(
+        &self,
+        cx: &Context<'_>,
+        parent: NodeId,
+        name: Name<'_>,
+    ) -> Result<()> {
         let dir = self.node(parent)?;
         let hash = self.hash(name);
         let now = self.now();
@@ -57,6 +68,7 @@ impl MemFs {
             node
         };
         self.account.give_back(entry_cost(name.len()));
+        self.tell_gone(cx, parent, name, NodeId(node.ino));
         self.reap(&node);
         Ok(())
     }

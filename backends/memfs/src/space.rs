@@ -1,8 +1,8 @@
 //! The storage of files: allocating, freeing, moving and sharing it, and finding its holes.
 
 use stratafs_core::{
-    CopyRange, Errno, FallocateMode, FileType, HandleId, NodeId, Result, SeekTo, Timestamp,
-    WriteFlags,
+    Context, CopyRange, Errno, FallocateMode, FileType, HandleId, NodeId, Result, SeekTo,
+    Timestamp, WriteFlags,
 };
 
 use crate::MemFs;
@@ -55,6 +55,7 @@ impl Change {
 impl MemFs {
     pub(crate) fn allocate(
         &self,
+        cx: &Context<'_>,
         id: NodeId,
         handle: HandleId,
         mode: FallocateMode,
@@ -81,6 +82,7 @@ impl MemFs {
             freed
         };
         drop(freed);
+        self.tell_data(cx, id, 0, 0);
         Ok(())
     }
 
@@ -153,7 +155,13 @@ impl MemFs {
 
     /// Copies a range. Whole pages at the same place in their page are shared, the rest copied. As
     /// on any filesystem the copy is not atomic, but neither end is ever locked beside the other.
-    pub(crate) fn copy_range(&self, from: CopyRange, to: CopyRange, len: u64) -> Result<usize> {
+    pub(crate) fn copy_range(
+        &self,
+        cx: &Context<'_>,
+        from: CopyRange,
+        to: CopyRange,
+        len: u64,
+    ) -> Result<usize> {
         let source = self.opened(from.node, from.handle, Want::Read)?;
         let target = self.opened(to.node, to.handle, Want::Write)?;
         let size = source.inode.read().file()?.size;
@@ -191,6 +199,9 @@ impl MemFs {
                 Err(errno) if done == 0 => return Err(errno),
                 Err(_) => break,
             }
+        }
+        if done != 0 {
+            self.tell_data(cx, to.node, to.offset, done);
         }
         Ok(done as usize)
     }

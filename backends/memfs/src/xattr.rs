@@ -123,13 +123,14 @@ impl MemFs {
 
     pub(crate) fn xattr_set(
         &self,
-        node: NodeId,
+        cx: &Context<'_>,
+        id: NodeId,
         name: XattrName<'_>,
         value: &[u8],
         mode: XattrMode,
         clear_setgid: bool,
     ) -> Result<()> {
-        let node = self.node(node)?;
+        let node = self.node(id)?;
         check_name(name)?;
         if !allowed_on(name, node.kind) {
             return Err(Errno::EPERM);
@@ -162,6 +163,8 @@ impl MemFs {
             inode.mode &= !S_ISGID;
         }
         inode.changed(now);
+        drop(inode);
+        self.tell_attr(cx, id);
         Ok(())
     }
 
@@ -182,8 +185,13 @@ impl MemFs {
         Ok(len)
     }
 
-    pub(crate) fn xattr_remove(&self, node: NodeId, name: XattrName<'_>) -> Result<()> {
-        let node = self.node(node)?;
+    pub(crate) fn xattr_remove(
+        &self,
+        cx: &Context<'_>,
+        id: NodeId,
+        name: XattrName<'_>,
+    ) -> Result<()> {
+        let node = self.node(id)?;
         check_name(name)?;
         if !allowed_on(name, node.kind) {
             return Err(Errno::EPERM);
@@ -193,6 +201,8 @@ impl MemFs {
         let cost = inode.xattrs.remove(name.as_bytes()).ok_or(Errno::ENODATA)?;
         self.account.give_back(cost);
         inode.changed(now);
+        drop(inode);
+        self.tell_attr(cx, id);
         Ok(())
     }
 
