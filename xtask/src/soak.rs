@@ -1,5 +1,8 @@
 //! `cargo xtask soak`: the long forms, for a night or before a release.
 
+#[path = "../../fuzz/harness/seeds.rs"]
+mod seeds;
+
 use std::fmt;
 use std::fs::{self, File};
 use std::io::Write;
@@ -115,6 +118,11 @@ fn fuzz_one(program: &Path, target: &str, minutes: u64) -> Result<()> {
     // What is found goes to the first directory; the seeds are only read.
     let directories = [fuzz_dir.join("corpus").join(target), fuzz_dir.join("seeds").join(target)];
     fs::create_dir_all(&directories[0])?;
+    if target == "fuse_raw" {
+        for (name, seed) in seeds::raw() {
+            fs::write(directories[0].join(name), seed)?;
+        }
+    }
     fuzz.args(directories.iter().filter(|directory| directory.is_dir()));
     let seconds = minutes * 60;
     fuzz.args(["--", &format!("-max_total_time={seconds}"), "-rss_limit_mb=2048", "-timeout=10"]);
