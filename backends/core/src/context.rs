@@ -36,8 +36,9 @@ pub struct Context<'a> {
     pub caller: Option<Credentials>,
     /// A supplementary group of the caller that equals the parent's group (CREATE_SUPP_GROUP).
     pub supplementary_group: Option<u32>,
-    /// The session that the request came through; `None` where there is one client at most. Who
-    /// made a change need not be [told of it](crate::Notifiers::each_but).
+    /// The session that the request came through; `None` where there is one client at most. It
+    /// tells apart what two clients name alike ([`LockOwner`](crate::LockOwner)), and whoever made a
+    /// change need not be [told of it](crate::Notifiers::each_but).
     pub session: Option<SessionId>,
     /// A label for the new object.
     pub security: Option<SecurityContext<'a>>,

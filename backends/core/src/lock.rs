@@ -2,10 +2,11 @@
 //!
 //! By default locks stay with the client's kernel and none of this is asked for.
 
-/// Who holds a lock: one value per open file description or process of a client.
+/// Who holds a lock, as the client names it: one value per open file description or process.
 ///
-/// Two clients may name two holders alike. Whoever passes on what a client sent makes it unlike any
-/// other client's first, the same way each time, so that a filesystem need not know of sessions.
+/// Two clients may use one value for two holders: a filesystem that keeps locks and serves more than
+/// one session tells holders apart by the session of the [`Context`](crate::Context) too. A layer
+/// that passes locks on, or gives them up for a client, does so with that client's session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LockOwner(pub u64);
 

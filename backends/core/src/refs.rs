@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::{Context, DynFileSystem, Entry, HandleId, NodeId, Release};
+use crate::{Context, DynFileSystem, Entry, HandleId, NodeId, Release, SessionId};
 
 /// One lookup of a node, given back by `forget` on drop.
 pub struct NodeRef {
@@ -67,6 +67,7 @@ pub struct HandleRef {
     node: NodeId,
     handle: HandleId,
     end: End,
+    session: Option<SessionId>,
 }
 
 /// How a handle ends.
@@ -86,13 +87,20 @@ impl HandleRef {
         handle: HandleId,
         release: Release,
     ) -> Self {
-        Self { fs, node, handle, end: End::File(release) }
+        Self { fs, node, handle, end: End::File(release), session: None }
     }
 
     /// Takes over the directory handle `handle` of `node`.
     #[must_use]
     pub fn dir(fs: Arc<dyn DynFileSystem>, node: NodeId, handle: HandleId) -> Self {
-        Self { fs, node, handle, end: End::Dir }
+        Self { fs, node, handle, end: End::Dir, session: None }
+    }
+
+    /// The same, released in the name of the client of `session`, whose locks may go with it.
+    #[must_use]
+    pub fn with_session(mut self, session: Option<SessionId>) -> Self {
+        self.session = session;
+        self
     }
 
     /// The filesystem.
@@ -123,7 +131,7 @@ impl HandleRef {
 
 impl Drop for HandleRef {
     fn drop(&mut self) {
-        let cx = Context::internal();
+        let cx = Context::internal().with_session(self.session);
         // Nobody is left to hear of a failure; the filesystem logs what surprises it.
         let _ = match self.end {
             End::File(release) => self.fs.release(&cx, self.node, self.handle, release),
@@ -162,5 +170,14 @@ mod tests {
         drop(file());
         drop(HandleRef::dir(Arc::clone(&fs), node, handle));
         assert_eq!(fake.methods(), ["forget", "release", "releasedir"]);
+    }
+
+    #[test]
+    fn drop_of_a_client_s_handle_names_its_session() {
+        let fake = Arc::new(Fake::default());
+        let fs: Arc<dyn DynFileSystem> = Arc::<Fake>::clone(&fake);
+        let file = HandleRef::file(fs, NodeId(5), HandleId(6), Release::default());
+        drop(file.with_session(Some(SessionId(41))));
+        assert!(fake.calls()[0].1.contains("SessionId(41)"), "{:?}", fake.calls());
     }
 }
