@@ -4,3 +4,4 @@
 //! threads and processes, and no backend.
 
 pub mod background;
+pub mod fuse_dev;

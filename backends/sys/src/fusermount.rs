@@ -9,35 +9,11 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 /// The program.
 pub const PROGRAM: &str = "fusermount3";
-
-/// A mount made by the program.
-#[derive(Debug)]
-pub struct Mounted {
-    /// The connection's descriptor, close-on-exec.
-    pub device: OwnedFd,
-    /// Kept where `auto_unmount` was asked for: the program waits in the background and unmounts
-    /// when this is dropped, or when this process dies.
-    pub keeper: Option<Keeper>,
-}
-
-/// A waiting `fusermount3`, told to unmount by being dropped.
-#[derive(Debug)]
-pub struct Keeper {
-    lifeline: Option<UnixStream>,
-    program: Child,
-}
-
-impl Drop for Keeper {
-    fn drop(&mut self) {
-        self.lifeline = None;
-        let _ = self.program.wait();
-    }
-}
 
 /// Why `fusermount3` did not mount or unmount.
 #[derive(Debug)]
@@ -50,11 +26,24 @@ pub enum Failure {
     Protocol(io::Error),
 }
 
-/// Mounts on `target` with `options`, a comma-separated list.
+/// Where the program is, by `PATH`.
+///
+/// # Errors
+/// `ENOENT`: it is not installed.
+pub fn find() -> io::Result<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
+    std::env::split_paths(&path)
+        .map(|dir| dir.join(PROGRAM))
+        .find(|file| file.is_absolute() && file.is_file())
+        .ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))
+}
+
+/// Mounts on `target` with `options`, a comma-separated list; answers the connection's descriptor,
+/// close-on-exec.
 ///
 /// # Errors
 /// See [`Failure`].
-pub fn mount(target: &Path, options: &OsStr, auto_unmount: bool) -> Result<Mounted, Failure> {
+pub fn mount(target: &Path, options: &OsStr) -> Result<OwnedFd, Failure> {
     let (ours, theirs) = UnixStream::pair().map_err(Failure::Protocol)?;
     let mut command = Command::new(PROGRAM);
     command.arg("-o").arg(options).arg("--").arg(target);
@@ -69,25 +58,19 @@ pub fn mount(target: &Path, options: &OsStr, auto_unmount: bool) -> Result<Mount
     }
     let mut program = command.spawn().map_err(Failure::Start)?;
     drop(theirs);
-    match receive_descriptor(ours.as_fd()) {
-        Ok(device) if auto_unmount => {
-            Ok(Mounted { device, keeper: Some(Keeper { lifeline: Some(ours), program }) })
-        }
+    let received = receive_descriptor(ours.as_fd());
+    drop(ours);
+    let complaint = complaint(&mut program);
+    let _ = program.wait();
+    match received {
         Ok(device) => {
-            drop(ours);
-            let _ = program.wait();
-            Ok(Mounted { device, keeper: None })
+            if !complaint.is_empty() {
+                log::warn!("{PROGRAM}: {complaint}");
+            }
+            Ok(device)
         }
-        Err(error) => {
-            drop(ours);
-            let complaint = complaint(&mut program);
-            let _ = program.wait();
-            Err(if complaint.is_empty() {
-                Failure::Protocol(error)
-            } else {
-                Failure::Refused(complaint)
-            })
-        }
+        Err(error) if complaint.is_empty() => Err(Failure::Protocol(error)),
+        Err(_) => Err(Failure::Refused(complaint)),
     }
 }
 
@@ -242,7 +225,7 @@ mod tests {
 
     #[test]
     fn mount_on_a_missing_directory_says_what_the_program_said() {
-        match mount(Path::new("/no/such/mountpoint"), OsStr::new("rw"), false) {
+        match mount(Path::new("/no/such/mountpoint"), OsStr::new("rw")) {
             Err(Failure::Start(error)) if error.kind() == io::ErrorKind::NotFound => {
                 eprintln!("skipped: fusermount3 is not installed");
             }

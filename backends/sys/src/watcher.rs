@@ -6,12 +6,23 @@
 //! by choice or by dying, it detaches the mount and exits. It never runs another line of the
 //! server's code and takes no input: all it can do is that one unmount.
 
+use crate::fusermount;
 use crate::mount::{Device, detach_raw, device_at_raw};
 use crate::{c_path, check};
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+
+/// How a watcher unmounts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// umount2(2), which needs root.
+    SystemCall,
+    /// The program `fusermount3`, which lets a user unmount what that user mounted.
+    Fusermount,
+}
 
 /// A watcher, in the process that it watches.
 #[derive(Debug)]
@@ -31,15 +42,20 @@ impl Watcher {
     /// # Errors
     /// * `EAGAIN`, `ENOMEM`: no process can be made.
     /// * `EMFILE`, `ENFILE`: no descriptor is left.
-    pub fn start(target: &Path, device: Device) -> io::Result<Self> {
+    /// * `ENOENT`: `fusermount3` is not installed.
+    pub fn start(target: &Path, device: Device, by: By) -> io::Result<Self> {
         let target = c_path(target)?;
+        let program = match by {
+            By::SystemCall => None,
+            By::Fusermount => Some(c_path(&fusermount::find()?)?),
+        };
         let (lifeline, watched) = UnixStream::pair()?;
         // SAFETY: `watch` runs in the child of a process that may have threads, so it makes only
         // async-signal-safe calls (system calls, no allocation, no locks) and never returns.
-        // What it uses (`target`, `watched`) was made before and is copied with the address space.
+        // What it uses was made before and is copied with the address space.
         let process = check(unsafe { libc::fork() })?;
         if process == 0 {
-            watch(watched.as_raw_fd(), &target, device);
+            watch(watched.as_raw_fd(), &target, device, program.as_deref());
         }
         Ok(Self { process, lifeline: Some(lifeline.into()) })
     }
@@ -73,7 +89,7 @@ impl Drop for Watcher {
 }
 
 /// The watcher's life. Async-signal-safe, as is everything after a fork of a threaded process.
-fn watch(lifeline: libc::c_int, target: &std::ffi::CStr, device: Device) -> ! {
+fn watch(lifeline: libc::c_int, target: &CStr, device: Device, program: Option<&CStr>) -> ! {
     // SAFETY: plain system calls with integers, live strings and live locals. close_range leaves
     // only `lifeline` open; the session and the full mask keep a terminal's Ctrl-C, meant for the
     // server, from ending the watcher first.
@@ -95,10 +111,41 @@ fn watch(lifeline: libc::c_int, target: &std::ffi::CStr, device: Device) -> ! {
         libc::read(lifeline, (&raw mut byte).cast(), 1);
     }
     if device_at_raw(target).is_ok_and(|now| now == device) {
-        let _ = detach_raw(target);
+        match program {
+            None => {
+                let _ = detach_raw(target);
+            }
+            Some(program) => become_fusermount(program, target),
+        }
     }
     // SAFETY: ends this process without running the server's exit handlers.
     unsafe { libc::_exit(0) }
+}
+
+/// Replaces this process by `program`, which unmounts. Async-signal-safe; returns on failure.
+fn become_fusermount(program: &CStr, target: &CStr) {
+    let arguments = [
+        program.as_ptr(),
+        c"-u".as_ptr(),
+        c"-q".as_ptr(),
+        c"-z".as_ptr(),
+        c"--".as_ptr(),
+        target.as_ptr(),
+        std::ptr::null(),
+    ];
+    let environment = [c"PATH=/usr/bin:/bin:/usr/sbin:/sbin".as_ptr(), std::ptr::null()];
+    // SAFETY: both lists end with a null and hold live, NUL-terminated strings. dup2 puts the null device
+    // where the program expects its standard streams.
+    unsafe {
+        let null = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR);
+        for stream in 0..3 {
+            libc::dup2(null, stream);
+        }
+        let mut none = std::mem::zeroed();
+        libc::sigemptyset(&mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
+        libc::execve(program.as_ptr(), arguments.as_ptr(), environment.as_ptr());
+    }
 }
 
 #[cfg(test)]
@@ -135,7 +182,7 @@ mod tests {
     fn finish_of_a_watcher_detaches_the_mount() {
         let Some(tmpfs) = Tmpfs::new("watched") else { return };
         let device = device_at(&tmpfs.0).unwrap();
-        let watcher = Watcher::start(&tmpfs.0, device).unwrap();
+        let watcher = Watcher::start(&tmpfs.0, device, By::SystemCall).unwrap();
         assert_eq!(device_at(&tmpfs.0).unwrap(), device);
         watcher.finish();
         assert_ne!(device_at(&tmpfs.0).unwrap(), device);
@@ -146,7 +193,7 @@ mod tests {
         let Some(tmpfs) = Tmpfs::new("stacked") else { return };
         let device = device_at(&tmpfs.0).unwrap();
         let other = Device { major: device.major, minor: device.minor + 1 };
-        Watcher::start(&tmpfs.0, other).unwrap().finish();
+        Watcher::start(&tmpfs.0, other, By::SystemCall).unwrap().finish();
         assert_eq!(device_at(&tmpfs.0).unwrap(), device);
     }
 }

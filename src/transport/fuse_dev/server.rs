@@ -1,0 +1,432 @@
+//! Mounting and serving: the builder, and the handle of what is served.
+
+use std::fmt;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use stratafs_core::{Behaviours, DynFileSystem, Errno, Negotiated, Notifier};
+use stratafs_sys::buffer::BufferSource;
+use stratafs_sys::eventfd::EventFd;
+use stratafs_sys::interrupt::Interrupt;
+use stratafs_sys::signal::Termination;
+use stratafs_sys::{fuse, poll};
+
+use super::attachment::{Attached, Attachment, become_user};
+use super::crew::Crew;
+use super::device::{Device, NoRequest, Slot};
+use super::error::MountError;
+use super::notify::{self, Queue};
+use super::options::MountOptions;
+use super::worker::{self, Buffers, Workers};
+use crate::protocol::notice::INC_EPOCH_MINOR;
+use crate::protocol::{Scratch, Session, SessionConfig, SessionState, TransportKind};
+
+/// The largest request asked for, in bytes, where the kernel allows any: 16 MiB, from where on
+/// fewer requests no longer show and two buffers of that size per thread begin to.
+const MAX_WRITE_LIMIT: usize = 16 << 20;
+/// What the kernel allows where it does not say: 256 pages (`FUSE_MAX_MAX_PAGES` before 6.13).
+const MAX_PAGES_DEFAULT: usize = 256;
+/// In bytes. The kernel counts in its own pages; counting in the smallest asks for no more.
+const PAGE: usize = 4096;
+/// Room before the data of a write: the kernel wants 80 bytes for headers (`fuse_dev_do_read`), a
+/// page keeps the data aligned.
+const HEADER_ROOM: usize = 4096;
+/// The kernel sends INIT as it mounts. A minute is for a host that swaps; after it something else
+/// is wrong, and waiting longer would be waiting for ever.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long an unmount waits for requests that are being served. A filesystem stuck in one (a
+/// dead network disk below it) must not keep a server from ending.
+const GRACE: Duration = Duration::from_secs(10);
+/// Between two attempts to interrupt a worker that sleeps in the kernel.
+const INTERRUPT_PERIOD: Duration = Duration::from_millis(2);
+
+/// What to mount, and how.
+#[must_use]
+pub struct Mount {
+    filesystem: Arc<dyn DynFileSystem>,
+    options: MountOptions,
+    threads: Option<usize>,
+}
+
+impl fmt::Debug for Mount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mount")
+            .field("filesystem", &self.filesystem.features().kind)
+            .field("options", &self.options)
+            .field("threads", &self.threads)
+            .finish()
+    }
+}
+
+impl Mount {
+    /// A mount of `filesystem`, with defaults for all else.
+    pub fn builder(filesystem: Arc<dyn DynFileSystem>) -> Self {
+        Self { filesystem, options: MountOptions::default(), threads: None }
+    }
+
+    /// Mounts with these options.
+    pub fn options(mut self, options: MountOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Serves with up to `threads` threads, at least one. Default: one for each CPU.
+    ///
+    /// A filesystem that promises [`Behaviours::PROMPT`] is served by as few of them as keep up.
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = Some(threads.max(1));
+        self
+    }
+
+    /// Mounts on the directory `path` and begins to serve.
+    ///
+    /// As root by mount(2), otherwise through `fusermount3`. With [`MountOptions::setuid`] the
+    /// whole process has become that user when this returns, and may have after an error.
+    ///
+    /// # Errors
+    /// [`MountError`]; then nothing is left mounted.
+    pub fn mount(self, path: &Path) -> Result<Server, MountError> {
+        let features = self.filesystem.features();
+        let count = self
+            .threads
+            .unwrap_or_else(|| thread::available_parallelism().map_or(1, std::num::NonZero::get));
+        let attached = Attachment::make(path, &self.options, &features)?;
+        let Attached { attachment, connection, user } = attached;
+        let path = attachment.path();
+        let failed = |operation, error| MountError::resource(path, operation, error);
+        let interrupt =
+            Interrupt::install().map_err(|error| failed("taking a signal for its use", error))?;
+        let ended = EventFd::new().map_err(|error| failed("making an eventfd", error))?;
+        // Before root is given up: the device may be root's alone.
+        let devices =
+            devices(connection, count).map_err(|error| failed("cloning the device", error))?;
+        if let Some(user) = user {
+            become_user(&user)?;
+        }
+        let config = config();
+        let queue = Arc::new(Queue::new(notify::CAPACITY));
+        let notifier: Arc<dyn Notifier> = queue.clone();
+        let session = Arc::new(Session::new(self.filesystem, config, Some(notifier)));
+        let first = devices.first().ok_or_else(|| failed("cloning", Errno::EIO.into()))?;
+        let negotiated = handshake(&session, &config, first, path)?;
+        queue.set_can_drop_all(negotiated.minor >= INC_EPOCH_MINOR);
+        let crew = Crew::new(devices.len(), features.bears(Behaviours::PROMPT));
+        let mut server = Server {
+            attachment,
+            session,
+            workers: Arc::new(Workers::new(crew, devices.len(), ended)),
+            threads: Vec::with_capacity(devices.len()),
+            notices: (queue, None),
+            interrupt,
+            is_down: false,
+        };
+        // From here on dropping the server takes everything back.
+        server.start(devices, &config)?;
+        Ok(server)
+    }
+}
+
+/// One descriptor for each worker: clones, or where this process may not open the device again,
+/// the same one for all.
+fn devices(connection: OwnedFd, count: usize) -> std::io::Result<Vec<Arc<Device>>> {
+    let mut clones = Vec::with_capacity(count);
+    for _ in 1..count {
+        match fuse::clone(connection.as_fd()) {
+            Ok(clone) => clones.push(Arc::new(Device::new(clone))),
+            Err(error)
+                if matches!(
+                    Errno::from_raw(error.raw_os_error().unwrap_or(0)),
+                    Errno::EMFILE | Errno::ENFILE
+                ) =>
+            {
+                return Err(error);
+            }
+            Err(error) => {
+                log::debug!("workers share one descriptor: cloning it: {error}");
+                let shared = Arc::new(Device::new(connection));
+                return Ok(vec![shared; count]);
+            }
+        }
+    }
+    let mut devices = vec![Arc::new(Device::new(connection))];
+    devices.append(&mut clones);
+    Ok(devices)
+}
+
+/// The configuration for this kernel: requests as large as it allows.
+fn config() -> SessionConfig {
+    let limit = std::fs::read_to_string("/proc/sys/fs/fuse/max_pages_limit");
+    let pages = limit
+        .ok()
+        .and_then(|text| text.trim().parse::<usize>().ok())
+        .unwrap_or(MAX_PAGES_DEFAULT)
+        .clamp(1, MAX_WRITE_LIMIT / PAGE);
+    let mut config = SessionConfig::new(TransportKind::Dev);
+    config.max_pages = u16::try_from(pages).unwrap_or(u16::MAX);
+    config.max_write = u32::try_from(pages * PAGE).unwrap_or(u32::MAX);
+    config
+}
+
+fn buffers(config: &SessionConfig) -> Buffers {
+    Buffers::new(HEADER_ROOM + config.max_write as usize)
+}
+
+/// Serves INIT, and nothing else.
+fn handshake(
+    session: &Session,
+    config: &SessionConfig,
+    device: &Arc<Device>,
+    path: &Path,
+) -> Result<Negotiated, MountError> {
+    let failed = |errno: Errno, cause: String, next| MountError::Handshake {
+        path: path.to_owned(),
+        errno,
+        cause,
+        next,
+    };
+    let mut buffers = buffers(config);
+    let mut scratch = Scratch::new(config);
+    let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
+    // A kernel of another major version is told ours and asks once more.
+    let mut requests = 0;
+    let mut rejected = "the kernel did not begin with INIT".to_owned();
+    while requests < 2 {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            let cause = "the kernel did not begin to speak FUSE".to_owned();
+            return Err(failed(Errno::ETIMEDOUT, cause, "see `dmesg`"));
+        }
+        match poll::readable([device.as_fd()], Some(left)) {
+            Ok([ready]) if ready.any() => {}
+            _ => continue,
+        }
+        match device.read(&mut buffers.request) {
+            Ok(len) => {
+                requests += 1;
+                worker::serve(device, &mut buffers, len, &mut |source, slot| {
+                    session.handle(source, slot, &mut scratch);
+                });
+            }
+            Err(NoRequest::Again) => {}
+            Err(NoRequest::Unmounted) => {
+                let cause = "it was unmounted while it was being mounted".to_owned();
+                return Err(failed(Errno::ENODEV, cause, "mount it again"));
+            }
+            Err(NoRequest::Failed(error)) => {
+                let cause = format!("the kernel hands out no requests ({error})");
+                return Err(failed(error.into(), cause, "see `dmesg`"));
+            }
+        }
+        match session.state() {
+            SessionState::Serving(negotiated) => return Ok(negotiated),
+            SessionState::Rejected(why) => rejected = why.to_string(),
+            _ => {}
+        }
+    }
+    let next = "use a kernel of 5.4 or newer; the log may know more about a filesystem's error";
+    Err(failed(Errno::EPROTO, rejected, next))
+}
+
+/// Why serving ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// The filesystem was unmounted, or its connection aborted, by somebody else.
+    Unmounted,
+    /// The process was asked to end, by this signal. The filesystem is still mounted.
+    Signal(i32),
+}
+
+/// A mounted filesystem that is being served. Dropping it unmounts.
+pub struct Server {
+    attachment: Attachment,
+    /// The last reference to it: dropped, it calls waits off and gives back what clients held.
+    session: Arc<Session>,
+    workers: Arc<Workers>,
+    threads: Vec<JoinHandle<()>>,
+    notices: (Arc<Queue>, Option<JoinHandle<()>>),
+    interrupt: Interrupt,
+    is_down: bool,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("mountpoint", &self.mountpoint())
+            .field("threads", &self.threads.len())
+            .finish()
+    }
+}
+
+impl Server {
+    fn start(
+        &mut self,
+        devices: Vec<Arc<Device>>,
+        config: &SessionConfig,
+    ) -> Result<(), MountError> {
+        let path = self.attachment.path();
+        let failed = |error| MountError::resource(path, "starting a thread", error);
+        let count = devices.len();
+        let writer = devices.first().cloned();
+        for (index, device) in devices.into_iter().enumerate() {
+            let session = Arc::clone(&self.session);
+            let workers = Arc::clone(&self.workers);
+            let interrupt = self.interrupt;
+            let config = *config;
+            let body = move || {
+                if let Err(error) = interrupt.accept() {
+                    log::error!("a thread that cannot be interrupted: {error}");
+                }
+                let mut scratch = Scratch::new(&config);
+                let handle = |source: &mut BufferSource<'_>, slot: Slot<'_>| {
+                    session.handle(source, slot, &mut scratch);
+                };
+                worker::run(&workers, &device, &mut buffers(&config), handle);
+            };
+            match thread::Builder::new().name(format!("stratafs-{index}")).spawn(body) {
+                Ok(thread) => self.threads.push(thread),
+                Err(error) => {
+                    for _ in index..count {
+                        self.workers.leave();
+                    }
+                    return Err(failed(error));
+                }
+            }
+        }
+        if let Some(device) = writer {
+            let queue = Arc::clone(&self.notices.0);
+            let body = move || queue.drain(&device);
+            let thread = thread::Builder::new().name("stratafs-notify".into()).spawn(body);
+            self.notices.1 = Some(thread.map_err(failed)?);
+        }
+        Ok(())
+    }
+
+    /// Where it is mounted, absolute and without symbolic links.
+    #[must_use]
+    pub fn mountpoint(&self) -> &Path {
+        self.attachment.path()
+    }
+
+    /// Waits until somebody else unmounts the filesystem.
+    pub fn wait(&self) {
+        while !self.has_ended(None) {}
+    }
+
+    /// Waits until somebody else unmounts the filesystem, for at most `limit`; says whether it
+    /// was.
+    #[must_use]
+    pub fn wait_timeout(&self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if self.has_ended(Some(left)) {
+                return true;
+            }
+            if left.is_zero() {
+                return false;
+            }
+        }
+    }
+
+    /// Waits until somebody else unmounts the filesystem or the process is asked to end.
+    #[must_use]
+    pub fn wait_or(&self, termination: Termination) -> Ended {
+        loop {
+            let fds = [self.workers.ended.as_fd(), termination.as_fd()];
+            match poll::readable(fds, None) {
+                Ok([ended, _]) if ended.readable => return Ended::Unmounted,
+                Ok(_) => {}
+                // Out of memory in the kernel; a pause, for the wait must not become a busy one.
+                Err(_) => thread::sleep(Duration::from_millis(100)),
+            }
+            if let Some(signal) = termination.received() {
+                return Ended::Signal(signal);
+            }
+        }
+    }
+
+    fn has_ended(&self, limit: Option<Duration>) -> bool {
+        match poll::readable([self.workers.ended.as_fd()], limit) {
+            Ok([ended]) => ended.readable,
+            Err(_) => {
+                thread::sleep(Duration::from_millis(100));
+                false
+            }
+        }
+    }
+
+    /// Unmounts and ends all threads.
+    ///
+    /// Nobody finds the filesystem any more when this returns. Files that are still open in it
+    /// answer `ENOTCONN`; waiting locks are called off. Harmless if it was unmounted before.
+    ///
+    /// # Errors
+    /// [`MountError::Unmount`]: it is still mounted, and answers `ENOTCONN`.
+    pub fn unmount(mut self) -> Result<(), MountError> {
+        self.shut_down()
+    }
+
+    fn shut_down(&mut self) -> Result<(), MountError> {
+        if std::mem::replace(&mut self.is_down, true) {
+            return Ok(());
+        }
+        // While requests are still served: the kernel may hold a notice until one is answered.
+        self.notices.0.close();
+        if let Some(thread) = self.notices.1.take() {
+            let _ = thread.join();
+        }
+        // And so may an unmount, which writes back what is dirty.
+        let detached = self.attachment.detach();
+        self.workers.stop();
+        if !self.join_workers() {
+            log::error!(
+                "{}: the filesystem is stuck in a request; its threads are left behind",
+                self.mountpoint().display()
+            );
+        }
+        detached
+    }
+
+    /// Ends the workers; `false` if one did not in time.
+    fn join_workers(&mut self) -> bool {
+        let deadline = Instant::now() + GRACE;
+        while self.threads.iter().any(|thread| !thread.is_finished()) {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            for thread in &self.threads {
+                self.interrupt.send(thread);
+            }
+            thread::sleep(INTERRUPT_PERIOD);
+        }
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+        true
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Err(error) = self.shut_down() {
+            log::error!("{error}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn config_asks_for_what_the_kernel_allows_within_the_limit() {
+        let config = config();
+        let bytes = config.max_write as usize;
+        assert_eq!(bytes, usize::from(config.max_pages) * PAGE);
+        assert!((PAGE..=MAX_WRITE_LIMIT).contains(&bytes));
+        assert_eq!(buffers(&config).request.len(), bytes + HEADER_ROOM);
+    }
+}
