@@ -1,3 +1,8 @@
+//! What `Simple` owns: ids, lookup counts, handles and timeouts.
+
+mod change;
+mod listing;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -258,30 +263,6 @@ impl DirSink for Page {
     }
 }
 
-fn page(fs: &dyn DynFileSystem, handle: HandleId, cookie: u64, room: usize) -> Page {
-    let mut page = Page { room, ..Page::default() };
-    fs.readdir(&cx(), ROOT, handle, cookie, &mut page).unwrap();
-    page
-}
-
-/// The names that follow `cookie`, a page of three at a time, `between` done after each page.
-fn names(
-    fs: &dyn DynFileSystem,
-    handle: HandleId,
-    mut cookie: u64,
-    mut between: impl FnMut(usize),
-) -> Vec<String> {
-    let mut names = Vec::new();
-    for turn in 0.. {
-        let page = page(fs, handle, cookie, 3);
-        let Some(last) = page.taken.last() else { break };
-        cookie = last.2;
-        names.extend(page.taken.into_iter().map(|(name, ..)| name));
-        between(turn);
-    }
-    names
-}
-
 #[test]
 fn lookup_of_one_object_gives_one_node_until_it_is_forgotten() {
     let fs = mem();
@@ -407,93 +388,6 @@ fn cache_policy_gives_timeouts_and_open_flags() {
 }
 
 #[test]
-fn listing_gives_each_entry_once_while_others_come_and_go() {
-    for kept in [usize::MAX, 0] {
-        let mut fs = mem();
-        fs.handles.set_max_kept_names(kept);
-        for number in 0..50 {
-            fs.file(&format!("stay{number}"));
-            fs.file(&format!("go{number}"));
-        }
-        let handle = fs.opendir(&cx(), ROOT, OpenFlags::READ_ONLY).unwrap().handle;
-        let mut listed = names(&fs, handle, 0, |turn| {
-            let _ = fs.unlink(&cx(), ROOT, name(&format!("go{turn}")));
-            let _ = fs.mknod(&cx(), ROOT, name(&format!("new{}", turn % 50)), 0o644, 0);
-        });
-        listed.retain(|name| name.starts_with("stay") || name.starts_with('.'));
-        listed.sort_unstable();
-        let mut expected: Vec<_> = (0..50).map(|number| format!("stay{number}")).collect();
-        expected.extend([".".to_owned(), "..".to_owned()]);
-        expected.sort_unstable();
-        assert_eq!(listed, expected, "with {kept} names kept");
-    }
-}
-
-#[test]
-fn rewinddir_shows_the_directory_as_it_is_then() {
-    let fs = mem();
-    fs.file("old");
-    let handle = fs.opendir(&cx(), ROOT, OpenFlags::READ_ONLY).unwrap().handle;
-    assert_eq!(names(&fs, handle, 0, |_| ()), [".", "..", "old"]);
-    fs.unlink(&cx(), ROOT, name("old")).unwrap();
-    fs.file("new");
-    assert_eq!(names(&fs, handle, 0, |_| ()), [".", "..", "new"]);
-}
-
-#[test]
-fn cookie_of_before_a_rewind_leads_to_the_same_place() {
-    let fs = mem();
-    for number in 0..9 {
-        fs.file(&format!("f{number}"));
-    }
-    let handle = fs.opendir(&cx(), ROOT, OpenFlags::READ_ONLY).unwrap().handle;
-    let all = page(&fs, handle, 0, usize::MAX).taken;
-    let (before, at, after) = (&all[3], &all[5], &all[6..]);
-    fs.unlink(&cx(), ROOT, name(&before.0)).unwrap();
-    fs.unlink(&cx(), ROOT, name(&at.0)).unwrap();
-    page(&fs, handle, 0, 2);
-    assert_eq!(page(&fs, handle, at.2, usize::MAX).taken, after);
-}
-
-#[test]
-fn readdirplus_counts_only_what_the_sink_took() {
-    let fs = mem();
-    let nodes: Vec<_> = ["a", "b", "c"].iter().map(|name| fs.file(name).node).collect();
-    nodes.iter().for_each(|node| fs.forget(*node, 1));
-    let handle = fs.opendir(&cx(), ROOT, OpenFlags::READ_ONLY).unwrap().handle;
-    let mut page = Page { room: 4, ..Page::default() };
-    fs.readdirplus(&cx(), ROOT, handle, 0, &mut page).unwrap();
-    let taken: Vec<_> = page.taken.iter().filter_map(|(.., node)| *node).collect();
-    assert_eq!((taken.len(), fs.known_nodes()), (2, 2), "the dots are no lookups");
-    taken.iter().for_each(|node| fs.forget(*node, 1));
-    assert_eq!(fs.known_nodes(), 0);
-}
-
-#[test]
-fn listed_inode_numbers_are_those_of_stat() {
-    let fs = mem();
-    let dir = fs.mkdir(&cx(), ROOT, name("dir"), 0o777).unwrap();
-    let inner = fs.mkdir(&cx(), dir.node, name("inner"), 0o777).unwrap();
-    let list = |node| {
-        let handle = fs.opendir(&cx(), node, OpenFlags::READ_ONLY).unwrap().handle;
-        let mut page = Page { room: 9, ..Page::default() };
-        fs.readdir(&cx(), node, handle, 0, &mut page).unwrap();
-        page.taken.into_iter().map(|(name, ino, ..)| (name, ino)).collect::<Vec<_>>()
-    };
-    let listed = |name: &str, ino| (name.to_owned(), ino);
-    let root = fs.getattr(&cx(), ROOT, None).unwrap().attr.ino;
-    let (dir_ino, inner_ino) = (dir.attr.ino, inner.attr.ino);
-    assert_eq!(list(ROOT), [listed(".", root), listed("..", root), listed("dir", dir_ino)]);
-    assert_eq!(
-        list(dir.node),
-        [listed(".", dir_ino), listed("..", root), listed("inner", inner_ino)]
-    );
-    let none = RenameFlags::empty();
-    fs.rename(&cx(), dir.node, name("inner"), ROOT, name("inner"), none).unwrap();
-    assert_eq!(list(inner.node), [listed(".", inner_ino), listed("..", root)], "it moved");
-}
-
-#[test]
 fn handles_beyond_the_limit_are_enfile_and_nothing_is_made() {
     let fs = mem().with_max_handles(2);
     let node = fs.file("a").node;
@@ -513,149 +407,6 @@ fn open_that_fails_gives_its_slot_back() {
     let node = fs.find(ROOT, "file").unwrap().node;
     assert_eq!(fs.opened(node, OpenFlags::WRITE_ONLY), Err(Errno::EROFS));
     assert!(fs.opened(node, OpenFlags::READ_ONLY).is_ok());
-}
-
-#[test]
-fn without_the_optional_methods_every_change_is_erofs() {
-    let fs = Simple::new("one", OneFile);
-    let node = fs.find(ROOT, "file").unwrap().node;
-    let (file, none, flags) = (name("file"), name("none"), OpenFlags::READ_WRITE);
-    let set = SetAttr { size: Some(1), ..SetAttr::new() };
-    let create = |name| fs.create(&cx(), ROOT, name, 0o644, flags, false);
-    assert_eq!(fs.opened(node, flags), Err(Errno::EROFS));
-    assert_eq!(fs.opened(node, OpenFlags::READ_ONLY.with_truncate()), Err(Errno::EROFS));
-    assert_eq!(create(none).unwrap_err(), Errno::EROFS);
-    assert_eq!(create(file).unwrap_err(), Errno::EROFS);
-    assert_eq!(fs.mknod(&cx(), ROOT, none, 0o100_644, 0).unwrap_err(), Errno::EROFS);
-    assert_eq!(fs.mkdir(&cx(), ROOT, none, 0o755).unwrap_err(), Errno::EROFS);
-    assert_eq!(fs.symlink(&cx(), ROOT, none, b"x").unwrap_err(), Errno::EROFS);
-    assert_eq!(fs.unlink(&cx(), ROOT, file), Err(Errno::EROFS));
-    let rename = fs.rename(&cx(), ROOT, file, ROOT, none, RenameFlags::empty());
-    assert_eq!(rename, Err(Errno::EROFS));
-    assert_eq!(fs.setattr(&cx(), node, &set).unwrap_err(), Errno::EROFS);
-    let kill = SetAttr { kill_priv: true, ..SetAttr::new() };
-    assert_eq!(fs.setattr(&cx(), node, &kill).unwrap_err(), Errno::EROFS, "it is setuid");
-    assert_eq!(fs.known_nodes(), 1, "what failed left nothing");
-}
-
-#[test]
-fn create_of_a_name_that_exists_opens_and_cuts_it_unless_exclusive() {
-    let fs = mem();
-    let node = fs.file("a").node;
-    let handle = fs.opened(node, OpenFlags::WRITE_ONLY).unwrap();
-    fs.put(node, handle, WriteFlags::empty(), b"data").unwrap();
-    let create = |flags| fs.create(&cx(), ROOT, name("a"), 0o600, flags, false);
-    assert_eq!(create(OpenFlags::READ_WRITE.with_exclusive()).unwrap_err(), Errno::EEXIST);
-    let (entry, opened) = create(OpenFlags::READ_WRITE).unwrap();
-    assert_eq!((entry.node, entry.attr.size), (node, 4));
-    let (entry, _) = create(OpenFlags::READ_WRITE.with_truncate()).unwrap();
-    assert_eq!(entry.attr.size, 0);
-    assert_eq!(fs.contents(node, opened.handle).unwrap(), b"");
-}
-
-#[test]
-fn new_objects_have_owner_mode_and_the_setgid_directory_s_group() {
-    let fs = mem();
-    let dir = fs.mkdir(&cx(), ROOT, name("dir"), 0o777).unwrap();
-    assert_eq!((dir.attr.mode, dir.attr.uid, dir.attr.gid), (0o040_755, 7, 8));
-    let set = SetAttr { gid: Some(50), mode: Some(0o2775), ..SetAttr::new() };
-    fs.setattr(&Context::internal(), dir.node, &set).unwrap();
-    let file = fs.mknod(&cx(), dir.node, name("f"), 0o666, 0).unwrap();
-    assert_eq!((file.attr.mode, file.attr.gid), (0o100_644, 50));
-    let link = fs.symlink(&cx(), dir.node, name("l"), b"target").unwrap();
-    assert_eq!((link.attr.mode, link.attr.size), (0o120_777, 6));
-    let mut target = [0; 4];
-    let read = fs.readlink(&cx(), link.node, &mut SliceSink::new(&mut target));
-    assert_eq!((read, &target), (Ok(4), b"targ"));
-}
-
-#[test]
-fn rename_checks_what_it_finds() {
-    let fs = mem();
-    fs.file("a");
-    fs.file("b");
-    fs.mkdir(&cx(), ROOT, name("dir"), 0o777).unwrap();
-    let rename = |from, to, flags| fs.rename(&cx(), ROOT, name(from), ROOT, name(to), flags);
-    let none = RenameFlags::empty();
-    assert_eq!(rename("a", "b", RenameFlags::EXCHANGE), Err(Errno::EINVAL));
-    assert_eq!(rename("a", "b", RenameFlags::NOREPLACE), Err(Errno::EEXIST));
-    assert_eq!(rename("none", "b", none), Err(Errno::ENOENT));
-    assert_eq!(rename("a", "dir", none), Err(Errno::EISDIR));
-    assert_eq!(rename("dir", "a", none), Err(Errno::ENOTDIR));
-    assert_eq!(rename("a", "a", none), Ok(()));
-    assert!(fs.find(ROOT, "a").is_ok());
-    assert_eq!(rename("a", "b", none), Ok(()));
-    assert_eq!(fs.find(ROOT, "a").unwrap_err(), Errno::ENOENT);
-}
-
-#[test]
-fn privileges_are_cleared_by_chown_truncate_write_and_on_request() {
-    let fs = mem();
-    let node = fs.file("a").node;
-    let handle = fs.opened(node, OpenFlags::READ_WRITE).unwrap();
-    let chown = SetAttr { uid: Some(9), ..SetAttr::new() };
-    let truncate = SetAttr { size: Some(0), ..SetAttr::new() };
-    let kill = SetAttr { kill_priv: true, ..SetAttr::new() };
-    for set in [chown, truncate, kill] {
-        fs.set_mode(node, 0o6755);
-        fs.setattr(&cx(), node, &set).unwrap();
-        assert_eq!(fs.mode(node), 0o755, "{set:?}");
-    }
-    fs.set_mode(node, 0o6745);
-    fs.setattr(&cx(), node, &kill).unwrap();
-    assert_eq!(fs.mode(node), 0o2745, "setgid without group execute is no privilege");
-    fs.set_mode(node, 0o4755);
-    fs.put(node, handle, WriteFlags::empty(), b"x").unwrap();
-    assert_eq!(fs.mode(node), 0o755 | S_ISUID);
-    fs.put(node, handle, WriteFlags::KILL_PRIV, b"x").unwrap();
-    assert_eq!(fs.mode(node), 0o755);
-    fs.set_mode(node, 0o4755);
-    fs.open(&cx(), node, OpenFlags::READ_WRITE, true).unwrap();
-    assert_eq!(fs.mode(node), 0o755);
-}
-
-#[test]
-fn chmod_from_outside_the_group_clears_setgid() {
-    let fs = mem();
-    let node = fs.file("a").node;
-    let set = SetAttr { mode: Some(0o2755), ..SetAttr::new() };
-    let stranger = Context::new(1, Some(Credentials { uid: 7, gid: 99 }));
-    fs.setattr(&stranger, node, &set).unwrap();
-    assert_eq!(fs.mode(node), 0o755);
-    fs.setattr(&cx(), node, &set).unwrap();
-    assert_eq!(fs.mode(node), 0o755 | S_ISGID, "in the group");
-}
-
-#[test]
-fn write_appends_clips_and_syncs_as_its_flags_say() {
-    let fs = mem();
-    let node = fs.file("a").node;
-    let handle = fs.opened(node, OpenFlags::READ_WRITE).unwrap();
-    assert_eq!(fs.put(node, handle, WriteFlags::empty(), b"12345"), Ok(5));
-    assert_eq!(fs.put(node, handle, WriteFlags::APPEND, b"67"), Ok(2));
-    assert_eq!(fs.contents(node, handle).unwrap(), b"1234567");
-    let cached = WriteFlags::APPEND | WriteFlags::CACHE;
-    assert_eq!(fs.put(node, HandleId(99), cached, b"ab"), Ok(2), "the handle is a guess");
-    assert_eq!(fs.contents(node, handle).unwrap(), b"ab34567");
-    let mut source = SliceSource::new(b"xyz");
-    let written = fs.write(&cx(), node, handle, 0, 1, WriteFlags::empty(), &mut source);
-    assert_eq!((written, source.remaining()), (Ok(1), 2), "no more than asked for");
-    let synced = fs.backend().syncs.load(Ordering::Relaxed);
-    fs.put(node, handle, WriteFlags::SYNC, b"s").unwrap();
-    fs.fsync(&cx(), node, handle, false).unwrap();
-    assert_eq!(fs.backend().syncs.load(Ordering::Relaxed), synced + 2);
-}
-
-#[test]
-fn read_gives_no_more_than_asked_for() {
-    let fs = mem();
-    let node = fs.file("a").node;
-    let handle = fs.opened(node, OpenFlags::READ_WRITE).unwrap();
-    fs.put(node, handle, WriteFlags::empty(), b"0123456789").unwrap();
-    let mut buf = [0xff; 8];
-    let read = fs.read(&cx(), node, handle, 2, 3, &mut SliceSink::new(&mut buf));
-    assert_eq!((read, &buf[..4]), (Ok(3), &b"234\xff"[..]));
-    assert_eq!(fs.read(&cx(), node, handle, 99, 3, &mut SliceSink::new(&mut buf)), Ok(0));
 }
 
 /// Remembers which nodes it was told of.
