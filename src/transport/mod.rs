@@ -5,3 +5,17 @@
 
 pub mod background;
 pub mod fuse_dev;
+
+use std::io;
+
+use stratafs_sys::signal::Termination;
+
+/// Catches SIGINT, SIGTERM and SIGHUP from now on, in the whole process: what a server waits for
+/// beside the end of its mount. A program that serves calls it before it mounts, for a signal that
+/// ends the process leaves the mount behind.
+///
+/// # Errors
+/// `EMFILE`, `ENFILE`: no descriptor is left.
+pub fn catch_signals() -> io::Result<Termination> {
+    Termination::install()
+}

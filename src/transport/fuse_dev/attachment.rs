@@ -222,7 +222,7 @@ fn text(bytes: Vec<u8>) -> Result<CString, MountError> {
     })
 }
 
-fn find_user(name: &str) -> Result<User, MountError> {
+pub(super) fn find_user(name: &str) -> Result<User, MountError> {
     let user = creds::user(name).map_err(|error| {
         let missing = error.kind() == std::io::ErrorKind::NotFound;
         MountError::User {

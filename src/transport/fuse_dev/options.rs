@@ -3,8 +3,10 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
+use stratafs_sys::creds;
 use stratafs_sys::mount::MountFlags;
 
+use super::attachment::find_user;
 use super::error::MountError;
 
 /// The longest `fsname`: mount(2) takes a page of text, and `/proc/mounts` shows it escaped.
@@ -196,6 +198,18 @@ impl MountOptions {
         }
     }
 
+    /// The user and group that will serve: those of [`Self::setuid`], or this process's. A
+    /// filesystem that is new with the mount is theirs.
+    ///
+    /// # Errors
+    /// [`MountError::User`]: there is no such user, or it is root.
+    pub fn server_ids(&self) -> Result<(u32, u32), MountError> {
+        match &self.setuid {
+            Some(name) => find_user(name).map(|user| (user.uid, user.gid)),
+            None => Ok(creds::effective()),
+        }
+    }
+
     /// The flags of mount(2). `read_only` is the default of that field.
     pub(super) fn flags(&self, read_only: bool) -> MountFlags {
         let switches = [
@@ -381,5 +395,14 @@ mod tests {
             list,
             r"default_permissions,fsname=a\,b\\c,subtype=s,ro,noatime,allow_other,max_read=8192"
         );
+    }
+
+    #[test]
+    fn server_ids_are_the_process_s_own_unless_another_user_is_named() {
+        assert_eq!(parse("ro").server_ids().unwrap(), creds::effective());
+        let nobody = creds::user("nobody").unwrap();
+        assert_eq!(parse("setuid=nobody").server_ids().unwrap(), (nobody.uid, nobody.gid));
+        let error = parse("setuid=no-such-user").server_ids().unwrap_err();
+        assert!(matches!(error, MountError::User { .. }), "{error}");
     }
 }
