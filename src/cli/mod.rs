@@ -15,9 +15,12 @@ mod logging;
 mod mount;
 
 use std::fmt;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use crate::spec::SpecError;
+#[cfg(feature = "fuse")]
+use crate::transport::fuse_dev::MountError;
 use clap::{Parser, Subcommand};
 
 /// It could not be done.
@@ -87,17 +90,31 @@ pub fn run() -> ExitCode {
         Command::Backends(backends) => backends.run(),
     };
     done.unwrap_or_else(|error| {
-        eprintln!("stratafs: {error:#}");
+        say(&format!("{error:#}"));
         ExitCode::from(exit_code(&error))
     })
 }
 
+/// Tells the user something. Where nobody reads the standard error, nobody needs to know.
+fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "stratafs: {text}");
+}
+
 fn exit_code(error: &anyhow::Error) -> u8 {
-    let is_misuse = match error.downcast_ref::<SpecError>() {
-        Some(spec) => !matches!(spec, SpecError::Build { .. }),
-        None => error.is::<Misuse>(),
-    };
+    let is_misuse = error.is::<Misuse>()
+        || error.downcast_ref::<SpecError>().is_some_and(SpecError::is_misuse)
+        || is_bad_option(error);
     if is_misuse { MISUSED } else { FAILED }
+}
+
+#[cfg(feature = "fuse")]
+fn is_bad_option(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<MountError>().is_some_and(MountError::is_misuse)
+}
+
+#[cfg(not(feature = "fuse"))]
+fn is_bad_option(_: &anyhow::Error) -> bool {
+    false
 }
 
 #[cfg(test)]

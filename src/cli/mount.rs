@@ -1,6 +1,7 @@
 //! `stratafs mount`: a spec as a filesystem of this host.
 
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -8,8 +9,12 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum as _};
 
 use super::logging::Level;
+use super::say;
 use crate::spec::Composition;
+use crate::spec::ast::Word;
+use crate::transport;
 use crate::transport::background::{self, Started, Starter};
+use crate::transport::fuse_dev::{self, Ended, MountOptions, Server};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -63,14 +68,30 @@ impl Mount {
             .transpose()
             .context("cannot go to the background: giving up the standard output")?;
         let composition = Composition::parse(&self.spec)?;
-        let _filesystem = composition.build()?;
+        // Before there is a mount: from then on a signal must end it, not this process alone.
+        let termination = transport::catch_signals().context("cannot catch signals")?;
+        let server = self.mount(&composition)?;
+        let path = Word::new(server.mountpoint().as_os_str().as_bytes());
+        say(&format!("{composition} is mounted on {path}"));
         if let Some(starter) = starter {
             starter.leave().context("cannot go to the background")?;
         }
-        bail!(
-            "cannot mount on {}: this version has no transport\n  use a later one",
-            self.mountpoint.display()
-        )
+        if let Ended::Signal(signal) = server.wait_or(termination) {
+            log::info!("{path}: unmounting on signal {signal}");
+        }
+        server.unmount()?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn mount(&self, composition: &Composition) -> Result<Server> {
+        let options = MountOptions::parse(&self.options)?;
+        // As with tmpfs, what is mounted belongs to whoever mounts it.
+        let (uid, gid) = options.server_ids()?;
+        let mut mount = fuse_dev::Mount::builder(composition.build_for(uid, gid)?).options(options);
+        if let Some(threads) = self.threads {
+            mount = mount.threads(threads.into());
+        }
+        Ok(mount.mount(&self.mountpoint)?)
     }
 
     fn start_in_background(&self, log_level: Option<Level>) -> Result<ExitCode> {

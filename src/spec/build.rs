@@ -10,7 +10,7 @@ use super::node::Node;
 use super::tables::Backend;
 
 /// What the surroundings decide where the text does not.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Surroundings {
     /// Owner and group of a root directory that a backend makes.
     pub(super) root_owner: (u32, u32),

@@ -58,6 +58,11 @@ pub enum SpecError {
 }
 
 impl SpecError {
+    /// True if the text is at fault, so that it cannot succeed on any host with this version.
+    pub fn is_misuse(&self) -> bool {
+        !matches!(self, Self::Build { .. })
+    }
+
     /// The text of the error in its parts.
     pub fn report(&self) -> &Report {
         match self {

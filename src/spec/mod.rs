@@ -57,6 +57,7 @@ pub mod tables;
 mod tests;
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
@@ -86,8 +87,15 @@ fn parse_source(source: &Arc<Source>) -> Result<Expr, SpecError> {
 /// A composition that has been read and checked, and can be built.
 #[derive(Debug)]
 pub struct Composition {
+    expr: Expr,
     root: Node,
-    surroundings: Surroundings,
+}
+
+impl fmt::Display for Composition {
+    /// Writes the composition as canonical text of one line, which reads back as the same.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.expr)
+    }
 }
 
 impl Composition {
@@ -97,22 +105,14 @@ impl Composition {
     /// Any [`SpecError`] but [`SpecError::NotBuilt`] and [`SpecError::Build`].
     pub fn parse(text: impl AsRef<OsStr>) -> Result<Self, SpecError> {
         let source = Arc::new(Source::inline(text.as_ref().as_bytes()));
-        let root = check::check(&parse_source(&source)?, &source)?;
-        Ok(Self { root, surroundings: Surroundings::default() })
+        let expr = parse_source(&source)?;
+        let root = check::check(&expr, &source)?;
+        Ok(Self { expr, root })
     }
 
     /// The outermost filesystem.
     pub fn root(&self) -> &Node {
         &self.root
-    }
-
-    /// Makes this user and group the owner of root directories that backends make, unless the text
-    /// names others. If not called it is `0:0`, which is right for a guest's filesystem; a mount on
-    /// this host belongs to whoever serves it, as a tmpfs to whoever mounts it.
-    #[must_use]
-    pub fn root_owner(mut self, uid: u32, gid: u32) -> Self {
-        self.surroundings.root_owner = (uid, gid);
-        self
     }
 
     /// Builds the filesystem. Each call builds another one, which shares nothing with the first.
@@ -121,6 +121,16 @@ impl Composition {
     /// * [`SpecError::NotBuilt`]: this version cannot build a backend that the composition names.
     /// * [`SpecError::Build`]: a backend refused its settings or could not be brought up.
     pub fn build(&self) -> Result<Arc<dyn DynFileSystem>, SpecError> {
-        build::build(&self.root, &self.surroundings)
+        self.build_for(0, 0)
+    }
+
+    /// Builds the filesystem like [`Self::build`], for a user and group that shall own the root
+    /// directories that backends make, unless the text names others. `0:0` is right for a guest's
+    /// filesystem; a mount on this host belongs to whoever mounts it.
+    ///
+    /// # Errors
+    /// As [`Self::build`].
+    pub fn build_for(&self, uid: u32, gid: u32) -> Result<Arc<dyn DynFileSystem>, SpecError> {
+        build::build(&self.root, &Surroundings { root_owner: (uid, gid) })
     }
 }

@@ -77,6 +77,30 @@ fn mount_of_a_missing_spec_file_exits_2() {
 }
 
 #[test]
+fn mount_on_a_missing_directory_exits_1_in_both_forms() {
+    for args in [
+        &["mount", "mem()", "/nonexistent"][..],
+        &["mount", "--background", "mem()", "/nonexistent"],
+    ] {
+        let error = fails_with(args, 1);
+        assert!(error.starts_with("stratafs: cannot mount on /nonexistent: ENOENT"), "{error}");
+        assert!(error.ends_with("\n  mkdir -p /nonexistent\n"), "{error}");
+    }
+}
+
+#[test]
+fn mount_with_options_that_contradict_exits_2() {
+    let error = fails_with(&["mount", "-o", "ro,rw", "mem()", "/nonexistent"], 2);
+    assert!(error.starts_with("stratafs: cannot use the mount option `rw`: "), "{error}");
+}
+
+#[test]
+fn mount_of_what_a_backend_refuses_exits_1() {
+    let error = fails_with(&["mount", "mem(capacity=1)", "/nonexistent"], 1);
+    assert!(error.starts_with("stratafs: cannot build the filesystem: "), "{error}");
+}
+
+#[test]
 fn unknown_option_is_refused_with_usage_and_exits_2() {
     let error = fails_with(&["mount", "--backgroud", "mem()", "/mnt"], 2);
     assert!(error.contains("unexpected argument '--backgroud'"), "{error}");

@@ -56,8 +56,7 @@ fn build_mem_honours_owner_and_mode_of_the_root() {
         ("traced(readonly(mem()))", (7, 8), [7, 8, 0o755]),
     ];
     for (text, (uid, gid), expected) in table {
-        let composition = Composition::parse(text).unwrap().root_owner(*uid, *gid);
-        let filesystem = composition.build().unwrap();
+        let filesystem = Composition::parse(text).unwrap().build_for(*uid, *gid).unwrap();
         let attr = filesystem.getattr(&Context::internal(), NodeId::ROOT, None).unwrap().attr;
         assert_eq!([attr.uid, attr.gid, attr.mode & 0o7777], *expected, "{text}");
     }

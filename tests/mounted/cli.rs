@@ -1,0 +1,267 @@
+//! `stratafs mount` as a program: what it says, when it returns, what it leaves.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// For machines under load; what is waited for takes milliseconds otherwise.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A directory to mount on, unmounted whatever happens.
+struct Mountpoint(TempDir);
+
+impl Mountpoint {
+    fn new() -> Self {
+        Self(TempDir::new().unwrap())
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().canonicalize().unwrap()
+    }
+
+    fn is_mounted(&self) -> bool {
+        let path = self.path();
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        mounts.lines().any(|line| line.split(' ').nth(4) == path.to_str())
+    }
+
+    fn unmount(&self) {
+        assert!(self.unmount_command(&[]).status().unwrap().success());
+    }
+
+    fn unmount_command(&self, options: &[&str]) -> Command {
+        let mut command = if is_root() {
+            Command::new("umount")
+        } else {
+            let mut command = Command::new("fusermount3");
+            command.arg("-u");
+            command
+        };
+        command.args(options).arg(self.0.path());
+        command
+    }
+}
+
+impl Drop for Mountpoint {
+    fn drop(&mut self) {
+        // A test that failed may leave a mount behind.
+        let lazy = if is_root() { "-l" } else { "-z" };
+        let _ = self.unmount_command(&[lazy]).stderr(Stdio::null()).status();
+    }
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").unwrap().uid() == 0
+}
+
+fn stratafs(args: &[&str], path: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_stratafs"));
+    command.arg("mount").args(args).arg("mem(capacity=16MiB)").arg(path).env_remove("RUST_LOG");
+    command
+}
+
+/// A server in the foreground that has said that it is ready.
+struct Foreground {
+    child: Child,
+    stderr: BufReader<ChildStderr>,
+}
+
+impl Foreground {
+    fn start(args: &[&str], path: &Path) -> (Self, String) {
+        let mut child = stratafs(args, path).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        stderr.read_line(&mut line).unwrap();
+        (Self { child, stderr }, line)
+    }
+
+    fn signal(&self, name: &str) {
+        let line = format!("kill -{name} {}", self.child.id());
+        assert!(Command::new("sh").args(["-c", &line]).status().unwrap().success());
+    }
+
+    /// The status and what else was said.
+    fn end(mut self) -> (ExitStatus, String) {
+        let mut rest = String::new();
+        self.stderr.read_to_string(&mut rest).unwrap();
+        (self.child.wait().unwrap(), rest)
+    }
+}
+
+fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < DEADLINE, "not within {DEADLINE:?}: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The processes whose command line ends with this path.
+fn servers_of(path: &Path) -> Vec<String> {
+    let end = format!("{}\0", path.display());
+    let processes = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
+    processes
+        .filter(|process| {
+            fs::read_to_string(process.join("cmdline")).is_ok_and(|line| line.ends_with(&end))
+        })
+        .map(|process| process.display().to_string())
+        .collect()
+}
+
+fn mount_until_signal_ends_cleanly(signal: &str) {
+    let mountpoint = Mountpoint::new();
+    let path = mountpoint.path();
+    let (server, line) = Foreground::start(&[], &path);
+    assert_eq!(line, format!("stratafs: mem(capacity=16MiB) is mounted on {}\n", path.display()));
+    assert!(mountpoint.is_mounted());
+    fs::write(path.join("file"), "content").unwrap();
+    server.signal(signal);
+    let (status, rest) = server.end();
+    assert_eq!((status.code(), rest.as_str()), (Some(0), ""));
+    assert!(!mountpoint.is_mounted());
+    assert!(!path.join("file").exists());
+}
+
+#[test]
+fn mount_until_sigterm_says_one_line_and_unmounts() {
+    mount_until_signal_ends_cleanly("TERM");
+}
+
+#[test]
+fn mount_until_sigint_says_one_line_and_unmounts() {
+    mount_until_signal_ends_cleanly("INT");
+}
+
+#[test]
+fn mount_that_someone_else_unmounts_ends_with_0() {
+    let mountpoint = Mountpoint::new();
+    let (server, _) = Foreground::start(&["--threads", "1"], &mountpoint.path());
+    mountpoint.unmount();
+    let (status, rest) = server.end();
+    assert_eq!((status.code(), rest.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn mount_in_the_background_returns_when_it_is_mounted_with_its_streams_closed() {
+    let mountpoint = Mountpoint::new();
+    let path = mountpoint.path();
+    // `output` returns when both streams are closed by everybody who had them.
+    let output = stratafs(&["--background"], &path).output().unwrap();
+    assert!(mountpoint.is_mounted());
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(output.stdout, b"");
+    let line = format!("stratafs: mem(capacity=16MiB) is mounted on {}\n", path.display());
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), line);
+    fs::write(path.join("file"), "content").unwrap();
+    assert_eq!(fs::read(path.join("file")).unwrap(), b"content");
+    assert_eq!(servers_of(&path).len(), 1);
+    mountpoint.unmount();
+    wait_until("the server ends", || servers_of(&path).is_empty());
+}
+
+#[test]
+fn mount_in_the_background_leaves_session_and_working_directory() {
+    let mountpoint = Mountpoint::new();
+    let path = mountpoint.path();
+    let output = stratafs(&["--background"], &path).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let server = PathBuf::from(servers_of(&path).pop().unwrap());
+    assert_eq!(fs::read_link(server.join("cwd")).unwrap(), Path::new("/"));
+    for stream in ["fd/0", "fd/1", "fd/2"] {
+        assert_eq!(fs::read_link(server.join(stream)).unwrap(), Path::new("/dev/null"), "{stream}");
+    }
+    // Field 6 of stat, the fourth after the name in parentheses, is the session.
+    let stat = fs::read_to_string(server.join("stat")).unwrap();
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    assert_eq!(fields.split_whitespace().nth(3), server.file_name().unwrap().to_str());
+    mountpoint.unmount();
+    wait_until("the server ends", || servers_of(&path).is_empty());
+}
+
+#[test]
+fn mount_of_a_spec_with_options_shows_in_the_mount_table() {
+    let mountpoint = Mountpoint::new();
+    let options = ["-o", "noatime", "-o", "fsname=a source,ro"];
+    let (server, _) = Foreground::start(&options, &mountpoint.path());
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let line = mounts.lines().find(|line| line.contains(mountpoint.path().to_str().unwrap()));
+    let line = line.unwrap();
+    assert!(line.starts_with("a\\040source "), "{line}");
+    assert!(line.contains(" fuse.stratafs ro,"), "{line}");
+    assert!(line.contains("noatime"), "{line}");
+    assert!(fs::write(mountpoint.path().join("file"), "").is_err());
+    server.signal("TERM");
+    assert_eq!(server.end().0.code(), Some(0));
+}
+
+#[test]
+fn mount_belongs_to_whoever_mounts_it() {
+    let mountpoint = Mountpoint::new();
+    let own = fs::metadata(mountpoint.path()).unwrap().uid();
+    let (server, _) = Foreground::start(&[], &mountpoint.path());
+    assert_eq!(fs::metadata(mountpoint.path()).unwrap().uid(), own);
+    server.signal("TERM");
+    assert_eq!(server.end().0.code(), Some(0));
+}
+
+#[test]
+fn mount_with_setuid_belongs_to_and_is_served_by_that_user() {
+    if !is_root() {
+        eprintln!("skipped: only root mounts for another user");
+        return;
+    }
+    let mountpoint = Mountpoint::new();
+    let users = fs::read_to_string("/etc/passwd").unwrap();
+    let nobody = users.lines().find_map(|line| line.strip_prefix("nobody:x:")).unwrap();
+    let uid = nobody.split(':').next().unwrap().parse().unwrap();
+    let options = ["-o", "setuid=nobody,allow_other"];
+    let (server, line) = Foreground::start(&options, &mountpoint.path());
+    assert!(line.contains("is mounted on"), "{line}");
+    assert_eq!(fs::metadata(mountpoint.path()).unwrap().uid(), uid);
+    let process = PathBuf::from(format!("/proc/{}/task/{}", server.child.id(), server.child.id()));
+    let status = fs::read_to_string(process.join("status")).unwrap();
+    assert!(status.contains(&format!("Uid:\t{uid}\t{uid}\t{uid}\t{uid}\n")), "{status}");
+    server.signal("TERM");
+    assert_eq!(server.end().0.code(), Some(0));
+    assert!(!mountpoint.is_mounted());
+}
+
+#[test]
+fn mount_on_a_mountpoint_of_another_server_exits_1_in_both_forms() {
+    let mountpoint = Mountpoint::new();
+    let path = mountpoint.path();
+    let (server, _) = Foreground::start(&[], &path);
+    let foreground = stratafs(&[], &path).output().unwrap();
+    let background = stratafs(&["--background"], &path).output().unwrap();
+    let text = String::from_utf8(foreground.stderr.clone()).unwrap();
+    assert_eq!(foreground.status.code(), Some(1), "{text}");
+    assert!(text.starts_with("stratafs: cannot mount on "), "{text}");
+    assert!(text.contains("EBUSY"), "{text}");
+    assert_eq!((background.status, background.stderr), (foreground.status, foreground.stderr));
+    server.signal("TERM");
+    assert_eq!(server.end().0.code(), Some(0));
+    assert!(!mountpoint.is_mounted());
+}
+
+#[test]
+fn mount_with_traced_logs_requests_at_its_level() {
+    let mountpoint = Mountpoint::new();
+    let path = mountpoint.path();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_stratafs"));
+    command.args(["--log-level", "debug", "mount", "traced(mem())"]).arg(&path);
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut lines = stderr.lines().map(|line| line.unwrap());
+    assert!(lines.any(|line| line.contains("traced(mem()) is mounted on")));
+    fs::create_dir(path.join("made")).unwrap();
+    assert!(lines.any(|line| line.contains("mkdir(") && line.contains("\"made\"")));
+    mountpoint.unmount();
+    let _ = lines.count();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
