@@ -205,9 +205,11 @@ pub trait DynFileSystem: Send + Sync {
 
     /// Changes attributes of `node`, all that `set` names or none, and gives the new ones.
     ///
-    /// chown(2) of a file that is no directory clears setuid, and setgid where the group may
-    /// execute; so does a change of size; chmod(2) by a caller outside the file's group clears
-    /// setgid.
+    /// chown(2) of a file that is no directory clears setuid, setgid where the group may execute, and
+    /// file capabilities. A change of size clears capabilities, and the others where `kill_priv` says
+    /// that the caller may not keep them (it lacks CAP_FSETID). That a chmod(2) by a caller outside
+    /// the file's group clears setgid is the kernel's work, which alone knows all of its groups. A
+    /// size may come by a handle that is open for reading only: of an open with O_RDONLY and O_TRUNC.
     ///
     /// # Errors
     /// * `EISDIR`: a size for a directory. `EINVAL`: a size for another special object.
