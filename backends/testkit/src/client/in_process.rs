@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
+use stratafs_core::attr::S_ISGID;
 use stratafs_core::{
     Added, Attr, Context, CopyRange, Credentials, DirEntry, DirSink, DynFileSystem, Entry, Errno,
     FallocateMode, FileLock, HandleId, HandleRef, LockFlavour, LockKind, LockOwner, Name, NodeId,
@@ -34,8 +35,8 @@ struct Open {
 /// reference that it took.
 ///
 /// Where the kernel stands between a program and a filesystem this client does what the kernel
-/// would: O_TRUNC of an open becomes a setattr, and kill-priv is asked for when the caller is not
-/// root. It checks no permissions.
+/// would: O_TRUNC of an open becomes a setattr, kill-priv is asked for when the caller is not root,
+/// and a chmod by a caller outside the file's group loses setgid. It checks no permissions.
 pub struct InProcess {
     fs: Arc<dyn DynFileSystem>,
     uncounted: Arc<dyn DynFileSystem>,
@@ -104,13 +105,18 @@ impl InProcess {
     /// The directory that `path` is in, and the name that it has there.
     ///
     /// # Errors
-    /// As [`walk`](Self::walk); `EINVAL` for the root.
+    /// As [`walk`](Self::walk); `EINVAL` for the root, `ENOTDIR` in what is no directory.
     pub fn parent<'p>(&self, path: &'p [u8]) -> Result<(NodeRef, Name<'p>)> {
         let (dir, name) = match path.iter().rposition(|b| *b == b'/') {
             Some(slash) => (&path[..slash], &path[slash + 1..]),
             None => (&path[..0], path),
         };
-        Ok((self.walk(dir)?, Name::new(name)?))
+        let (dir, entry) = self.walk_entry(dir)?;
+        // Before anything else is resolved, as the kernel's walk does.
+        if entry.is_some_and(|entry| !entry.attr.is_dir()) {
+            return Err(Errno::ENOTDIR);
+        }
+        Ok((dir, Name::new(name)?))
     }
 
     /// The context of the present caller.
@@ -228,9 +234,15 @@ impl Client for InProcess {
     }
 
     fn chmod(&self, path: &[u8], mode: u32) -> Result<()> {
+        let node = self.walk(path)?;
+        let attr = self.fs.getattr(&self.context(), node.node(), None)?.attr;
+        let caller = self.caller.lock().clone();
+        let in_group =
+            caller.uid == 0 || caller.gid == attr.gid || caller.groups.contains(&attr.gid);
         let mut set = SetAttr::new();
-        set.mode = Some(mode);
-        self.setattr(path, &set)
+        // `setattr_prepare` does it, for only the kernel knows all groups of the caller.
+        set.mode = Some(if in_group { mode } else { mode & !S_ISGID });
+        self.fs.setattr(&self.context(), node.node(), &set).map(drop)
     }
 
     fn chown(&self, path: &[u8], uid: Option<u32>, gid: Option<u32>) -> Result<()> {
@@ -248,6 +260,11 @@ impl Client for InProcess {
 
     fn ftruncate(&self, fd: Fd, size: u64) -> Result<()> {
         let (node, handle) = self.ids(fd)?;
+        // `do_sys_ftruncate` refuses it. What an open with O_RDONLY and O_TRUNC sends looks the
+        // same to a filesystem, and must work.
+        if !self.open_file(fd)?.flags.writable() {
+            return Err(Errno::EINVAL);
+        }
         let mut set = SetAttr::new();
         set.size = Some(size);
         set.handle = Some(handle);

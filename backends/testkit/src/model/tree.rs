@@ -296,8 +296,11 @@ impl Tree {
             Kind::Dir(_) if how.write => return refuse(Errno::EISDIR),
             // A directory opens as one, which the model does not hold open.
             Kind::Dir(_) => return Ok(Expected::Void),
-            // O_NOFOLLOW through a kernel; no regular file without one.
-            Kind::Symlink(_) => return Err(vec![Errno::ELOOP, Errno::EINVAL, Errno::ENXIO]),
+            // O_NOFOLLOW through a kernel; without one no regular file, or something that a kernel
+            // would look up again.
+            Kind::Symlink(_) => {
+                return Err(vec![Errno::ELOOP, Errno::EINVAL, Errno::ENXIO, Errno::ESTALE]);
+            }
             Kind::File(data) if how.truncate => {
                 data.clear();
                 self.objects[id].mtime = None;
