@@ -6,23 +6,17 @@ use std::sync::Arc;
 
 use stratafs_core::CachePolicy;
 use stratafs_memfs::{Builder, Locks, MemFs};
-use stratafs_testkit::Stack;
+use stratafs_testkit::{ModelRun, Stack};
 
-/// Runs the whole map; what is excused is the kernel's work.
-fn run(name: &str, options: impl FnOnce(Builder) -> Builder) {
+/// The filesystem with these options.
+fn stack(name: &str, options: impl FnOnce(Builder) -> Builder) -> Stack {
     let fs = options(MemFs::builder()).build().unwrap();
-    let report = Stack::in_process(name, Arc::new(fs))
-        .excuse(
-            "chmod_by_an_owner_outside_the_group_clears_setgid",
-            "the client's kernel does it, which alone knows all groups of the caller",
-        )
-        .excuse(
-            "write_through_a_read_only_handle_returns_ebadf",
-            "the kernel refuses such an ftruncate, and sends the same request for a good reason: \
-             an open with O_RDONLY and O_TRUNC",
-        )
-        .run();
-    report.assert_passed();
+    Stack::in_process(name, Arc::new(fs))
+}
+
+/// Runs the whole map.
+fn run(name: &str, options: impl FnOnce(Builder) -> Builder) {
+    stack(name, options).run().assert_passed();
 }
 
 #[test]
@@ -35,4 +29,10 @@ fn conformance_with_remote_locks_and_nothing_cached() {
     run("mem(locks=remote, cache=never)", |b| {
         b.locks(Locks::Remote).cache_policy(CachePolicy::Never)
     });
+}
+
+#[test]
+fn random_operations_agree_with_the_model() {
+    let stack = stack("mem", |b| b);
+    ModelRun::from_env().run(&stack).unwrap_or_else(|found| panic!("{found}"));
 }
