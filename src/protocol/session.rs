@@ -315,7 +315,7 @@ impl Session {
             }
         }
         self.fs.batch_forget(&remains.nodes);
-        self.fs.destroy();
+        self.fs.destroy(&cx);
     }
 
     /// Takes back what a reply carried that did not arrive.

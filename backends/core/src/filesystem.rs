@@ -159,8 +159,12 @@ pub trait DynFileSystem: Send + Sync {
         Ok(())
     }
 
-    /// A session ends. Its lookups are forgotten and its handles released before.
-    fn destroy(&self) {}
+    /// A session ends: that of `cx`. Its lookups are forgotten and its handles released before; what
+    /// else is kept for its client is given up now, its locks above all, since a client that is gone
+    /// gives none up and nobody else can.
+    fn destroy(&self, cx: &Context<'_>) {
+        let _ = cx;
+    }
 
     /// Gives a way to tell a client of changes that do not come from it. Kept until it is closed.
     fn attach(&self, notifier: Arc<dyn Notifier>) {

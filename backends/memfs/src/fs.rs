@@ -236,6 +236,10 @@ impl DynFileSystem for MemFs {
         self.features
     }
 
+    fn destroy(&self, cx: &Context<'_>) {
+        self.locks.forget_session(cx.session);
+    }
+
     fn attach(&self, notifier: Arc<dyn Notifier>) {
         self.attach_notifier(notifier);
     }

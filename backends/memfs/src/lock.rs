@@ -335,6 +335,20 @@ impl LockTable {
         self.release(node, owner, LockFlavour::Flock);
     }
 
+    /// The client of `session` is gone: so are its locks, on whatever node, and its waits.
+    pub(crate) fn forget_session(&self, session: Option<SessionId>) {
+        if self.0.is_empty() {
+            return;
+        }
+        let nodes: Vec<u64> = self.0.state.lock().nodes.keys().copied().collect();
+        for node in nodes {
+            let gone = self.0.change(node, |locks| locks.drop_session(session));
+            for waiter in gone {
+                waiter.reply.send(Err(Errno::EINTR));
+            }
+        }
+    }
+
     /// The node is gone: so are its locks, and whoever waits has nothing to wait for.
     pub(crate) fn forget_node(&self, node: u64) {
         if self.0.is_empty() {
@@ -348,6 +362,16 @@ impl LockTable {
 }
 
 impl NodeLocks {
+    /// Takes out all that is of `session`, and answers who waited.
+    fn drop_session(&mut self, session: Option<SessionId>) -> Vec<Waiter> {
+        self.held.retain(|held| held.owner.session != session);
+        let (gone, left): (Vec<_>, Vec<_>) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition(|waiter| waiter.wanted.owner.session == session);
+        self.waiting = left.into();
+        gone
+    }
+
     /// A flock is not converted but given up and taken anew, as flock(2) says.
     fn drop_flock(&mut self, owner: Owner) {
         self.held.retain(|held| !held.is_of(owner, LockFlavour::Flock));

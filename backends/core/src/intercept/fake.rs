@@ -71,8 +71,8 @@ impl DynFileSystem for Fake {
         Err(Errno::EPROTO)
     }
 
-    fn destroy(&self) {
-        self.note("destroy", ());
+    fn destroy(&self, cx: &Context<'_>) {
+        self.note("destroy", cx);
     }
 
     fn attach(&self, notifier: Arc<dyn Notifier>) {
@@ -544,7 +544,7 @@ pub(crate) fn every_method(fs: &dyn DynFileSystem) -> Vec<(&'static str, String)
     fs.attach(Arc::new(Deaf));
     fs.forget(node, 35);
     fs.batch_forget(&[(node, 36), (other, 37)]);
-    fs.destroy();
+    fs.destroy(cx);
     let mut answers = vec![
         show("init", fs.init(&Negotiated::new(45, 1 << 20, Behaviours::PROMPT))),
         show("lookup", fs.lookup(cx, parent, name)),

@@ -126,8 +126,8 @@ impl<I: Intercept> DynFileSystem for Intercepted<I> {
         self.inner.init(negotiated)
     }
 
-    fn destroy(&self) {
-        self.inner.destroy()
+    fn destroy(&self, cx: &Context<'_>) {
+        self.inner.destroy(cx)
     }
 
     fn attach(&self, notifier: Arc<dyn Notifier>) {

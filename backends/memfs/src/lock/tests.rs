@@ -204,3 +204,32 @@ fn locks_of_a_node_that_is_gone_go_with_it() {
     assert_eq!(waiting.answer(), Some(Err(Errno::EBADF)));
     assert_eq!(fx.usage().locks, 0);
 }
+
+#[test]
+fn locks_and_waits_of_a_session_go_with_it_and_wake_the_others() {
+    let fx = Fixture::new();
+    let f = fx.file(ROOT, "f");
+    let of = |session| root().with_session(Some(SessionId(session)));
+    // Both clients name their holder 1.
+    let owner = LockOwner(1);
+    fx.fs.setlk(&of(1), f, NONE, owner, lock(Write, 0, 9), Posix).unwrap();
+    fx.fs.setlk(&of(2), f, NONE, owner, lock(Write, 20, 29), Posix).unwrap();
+    let wait_of = |session, owner, start, end| {
+        let (send, receive) = channel();
+        let reply = Reply::new(move |answer| {
+            let _ = send.send(answer);
+        });
+        let wanted = lock(Write, start, end);
+        let pending = fx.fs.setlkw(&of(session), f, NONE, LockOwner(owner), wanted, Posix, reply);
+        Waiting(receive, pending)
+    };
+    let gone = wait_of(1, 3, 20, 29);
+    let stays = wait_of(2, 4, 0, 9);
+    assert_eq!((gone.answer(), stays.answer()), (None, None));
+
+    fx.fs.destroy(&of(1));
+    assert_eq!(gone.answer(), Some(Err(Errno::EINTR)));
+    assert_eq!(stays.answer(), Some(Ok(())));
+    fx.fs.destroy(&of(2));
+    assert_eq!(fx.usage().locks, 0);
+}
