@@ -6,6 +6,7 @@ mod arrows;
 #[cfg(feature = "cli")]
 mod cli;
 mod docs;
+mod fuzz_twins;
 mod hello;
 mod peers;
 mod simple;
