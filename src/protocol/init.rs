@@ -172,8 +172,7 @@ const NEGOTIABLE: Behaviours = Behaviours::NO_OPEN
     .union(Behaviours::PARALLEL_DIROPS)
     .union(Behaviours::CACHE_SYMLINKS)
     .union(Behaviours::ALLOW_IDMAP)
-    .union(Behaviours::ATOMIC_O_TRUNC)
-    .union(Behaviours::EXPORT);
+    .union(Behaviours::ATOMIC_O_TRUNC);
 
 /// The promises that need nothing but the client's flag, with that flag.
 const BY_FLAG: [(Behaviours, InitFlags); 9] = [

@@ -8,8 +8,8 @@ use crate::{Entry, FileType, Name};
 pub struct DirEntry<'a> {
     /// The inode number; equal to the object's `st_ino`.
     pub ino: u64,
-    /// The type.
-    pub kind: FileType,
+    /// The type, where it is known without a look at the object (DT_UNKNOWN of readdir(3) otherwise).
+    pub kind: Option<FileType>,
     /// The name: `.`, `..` or the bytes of a [`Name`].
     pub name: &'a [u8],
     /// Where the listing goes on after this entry. Never 0; stable across deletes of other
@@ -20,20 +20,20 @@ pub struct DirEntry<'a> {
 impl<'a> DirEntry<'a> {
     /// The entry `name`.
     #[must_use]
-    pub fn new(ino: u64, kind: FileType, name: Name<'a>, cookie: u64) -> Self {
-        Self { ino, kind, name: name.as_bytes(), cookie }
+    pub fn new(ino: u64, kind: impl Into<Option<FileType>>, name: Name<'a>, cookie: u64) -> Self {
+        Self { ino, kind: kind.into(), name: name.as_bytes(), cookie }
     }
 
     /// The entry `.`.
     #[must_use]
     pub fn dot(ino: u64, cookie: u64) -> Self {
-        Self { ino, kind: FileType::Directory, name: b".", cookie }
+        Self { ino, kind: Some(FileType::Directory), name: b".", cookie }
     }
 
     /// The entry `..`.
     #[must_use]
     pub fn dotdot(ino: u64, cookie: u64) -> Self {
-        Self { ino, kind: FileType::Directory, name: b"..", cookie }
+        Self { ino, kind: Some(FileType::Directory), name: b"..", cookie }
     }
 
     /// The name, unless it is `.` or `..`.

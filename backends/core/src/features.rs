@@ -115,8 +115,6 @@ bitflags! {
         const EXCLUSIVE = 1 << 20;
         /// O_TRUNC of `open` is honoured, so the client need not send a setattr first.
         const ATOMIC_O_TRUNC = 1 << 21;
-        /// Files may be exported by NFS: a node that was forgotten may be asked for again.
-        const EXPORT = 1 << 22;
         /// Every change is answered with EROFS: a mount of it may be `ro`, and no layer can be put
         /// on it to be written to.
         const READ_ONLY = 1 << 23;

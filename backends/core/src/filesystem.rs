@@ -6,9 +6,9 @@ use std::time::Duration;
 use bitflags::bitflags;
 
 use crate::{
-    Attr, BackingFile, Context, DirSink, Entry, Errno, Features, FileLock, HandleId, LockFlavour,
-    LockOwner, Name, Negotiated, NodeId, Notifier, OpenFlags, Opened, OpenedFlags, Pending,
-    PersistentId, ReadSink, Reply, Result, SetAttr, StatFs, State, TimedAttr, WriteFlags,
+    Access, Attr, BackingFile, Context, DirSink, Entry, Errno, Features, FileLock, HandleId,
+    LockFlavour, LockOwner, Name, Negotiated, NodeId, Notifier, OpenFlags, Opened, OpenedFlags,
+    Pending, PersistentId, ReadSink, Reply, Result, SetAttr, StatFs, State, TimedAttr, WriteFlags,
     WriteSource, XattrName,
 };
 
@@ -150,7 +150,9 @@ pub trait DynFileSystem: Send + Sync {
     fn features(&self) -> Features;
 
     /// A session begins; `negotiated` is what it agreed on with its client. Called once for each
-    /// session, before its other calls.
+    /// session, before its other calls. A filesystem that serves several sessions does not bend to
+    /// the last one's terms: it offers what it can (a backing file, say) in every answer, and the
+    /// protocol strips what that session did not agree on.
     ///
     /// # Errors
     /// Any: the session is refused.
@@ -860,20 +862,24 @@ pub trait DynFileSystem: Send + Sync {
         Err(Errno::EOPNOTSUPP)
     }
 
-    /// A host file that holds the data of `node`, for a copy that shares storage and for DAX.
-    /// `None` where there is none.
-    fn mapping_source(&self, node: NodeId) -> Option<BackingFile> {
-        let _ = node;
+    /// A host file, open for `access`, that holds the data of `node`: for a copy that shares storage
+    /// and for DAX. `None` where there is none, or not for that access.
+    fn mapping_source(&self, node: NodeId, access: Access) -> Option<BackingFile> {
+        let _ = (node, access);
         None
     }
 
     /// An identity of `node` that outlives this server; `None` where the filesystem has none.
     ///
+    /// # Errors
+    /// What keeps it from being found out, which is not the same as there being none: a layer that
+    /// would write it down fails instead of leaving it out.
+    ///
     /// # Source
     /// name_to_handle_at(2)
-    fn persistent_id(&self, node: NodeId) -> Option<PersistentId> {
+    fn persistent_id(&self, node: NodeId) -> Result<Option<PersistentId>> {
         let _ = node;
-        None
+        Ok(None)
     }
 
     /// Everything a successor needs so that the ids of live sessions stay good.

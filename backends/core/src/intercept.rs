@@ -18,8 +18,8 @@ use std::time::Duration;
 pub use op::{Op, OpKind};
 
 use crate::{
-    Context, DirEntry, DynFileSystem, Entry, Features, FileLock, Lookup, Opened, Result, StatFs,
-    TimedAttr,
+    Access, Context, DirEntry, DynFileSystem, Entry, Features, FileLock, Lookup, Opened, Result,
+    StatFs, TimedAttr,
 };
 
 /// What a request came to: what it answered, or the error.
@@ -144,6 +144,12 @@ pub trait Intercept: Send + Sync + 'static {
     /// I/O by itself. The same answer at every call.
     fn sees_data(&self) -> bool {
         false
+    }
+
+    /// Whether a host file behind a node may be handed out for `access`, past the intercept.
+    fn lends(&self, access: Access) -> bool {
+        let _ = access;
+        !self.sees_data()
     }
 }
 

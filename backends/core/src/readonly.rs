@@ -1,6 +1,6 @@
 //! A filesystem that nothing can change.
 
-use crate::{Behaviours, Context, Errno, Features, Intercept, Op, Result};
+use crate::{Access, Behaviours, Context, Errno, Features, Intercept, Op, Result};
 
 /// An intercept that refuses every change with `EROFS`, before the filesystem sees it.
 ///
@@ -46,6 +46,10 @@ impl Intercept for ReadOnly {
                 | Behaviours::STAGING_RENAME,
         );
         inner.promising(Behaviours::READ_ONLY)
+    }
+
+    fn lends(&self, access: Access) -> bool {
+        access == Access::Read
     }
 }
 
@@ -107,6 +111,13 @@ mod tests {
             assert_eq!(open(flags, false), Err(Errno::EROFS), "{flags:?}");
         }
         assert_eq!(open(OpenFlags::READ_ONLY, true), Err(Errno::EROFS), "clears setuid");
+    }
+
+    #[test]
+    fn mapping_source_for_writing_is_withheld() {
+        let fs = Intercepted::new(Arc::new(Fake::lending()), ReadOnly::new());
+        assert!(fs.mapping_source(NodeId(2), Access::Read).is_some());
+        assert!(fs.mapping_source(NodeId(2), Access::ReadWrite).is_none());
     }
 
     #[test]

@@ -4,10 +4,10 @@ use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 
 use stratafs_core::{
-    BackingFile, Behaviours, Context, CopyRange, DirSink, DynFileSystem, Entry, FallocateMode,
-    Features, FileType, HandleId, Lookup, Name, Negotiated, NodeId, OpenFlags, Opened,
-    PersistentId, ReadSink, Release, RenameFlags, Result, SeekTo, SetAttr, StatFs, TimedAttr,
-    WriteFlags, WriteSource, XattrMode, XattrName,
+    Access, BackingFile, Behaviours, Context, CopyRange, DirSink, DynFileSystem, Entry, Errno,
+    FallocateMode, Features, FileType, HandleId, Lookup, Name, Negotiated, NodeId, OpenFlags,
+    Opened, PersistentId, ReadSink, Release, RenameFlags, Result, SeekTo, SetAttr, StatFs,
+    TimedAttr, WriteFlags, WriteSource, XattrMode, XattrName,
 };
 use stratafs_sys::{file, handle};
 
@@ -290,11 +290,11 @@ impl DynFileSystem for PassthroughFs {
         self.set_flags(node, flags)
     }
 
-    fn mapping_source(&self, node: NodeId) -> Option<BackingFile> {
-        self.host_file(node)
+    fn mapping_source(&self, node: NodeId, access: Access) -> Option<BackingFile> {
+        self.host_file(node, access)
     }
 
-    fn persistent_id(&self, node: NodeId) -> Option<PersistentId> {
+    fn persistent_id(&self, node: NodeId) -> Result<Option<PersistentId>> {
         self.lasting_id(node)
     }
 }
@@ -318,28 +318,37 @@ impl PassthroughFs {
         }
     }
 
-    fn host_file(&self, node: NodeId) -> Option<BackingFile> {
+    fn host_file(&self, node: NodeId, access: Access) -> Option<BackingFile> {
         let node = self.node(node).ok()?;
-        if node.kind != FileType::Regular {
+        let flags = match access {
+            Access::Read => libc::O_RDONLY,
+            Access::Write => libc::O_WRONLY,
+            Access::ReadWrite => libc::O_RDWR,
+        };
+        if node.kind != FileType::Regular || (self.options.readonly && access != Access::Read) {
             return None;
         }
         let pin = self.pin(&node).ok()?;
-        let fd = self.reopen(&node, &pin, libc::O_RDONLY).ok()?;
+        let fd = self.reopen(&node, &pin, flags).ok()?;
         Some(BackingFile::new(fd.into()))
     }
 
     /// A byte of the handle's type and the handle.
-    fn lasting_id(&self, node: NodeId) -> Option<PersistentId> {
-        let fsid = self.fsid?;
-        let node = self.node(node).ok()?;
+    fn lasting_id(&self, node: NodeId) -> Result<Option<PersistentId>> {
+        let Some(fsid) = self.fsid else { return Ok(None) };
+        let node = self.node(node)?;
         // The one identity is that of the root's filesystem.
         if !self.devices.is_root(node.dev) {
-            return None;
+            return Ok(None);
         }
-        let pin = self.pin(&node).ok()?;
-        let handle = handle::of(pin.as_fd()).ok()?;
-        let kind = u8::try_from(handle.kind()).ok()?;
+        let pin = self.pin(&node)?;
+        let handle = match handle::of(pin.as_fd()).map_err(Errno::from) {
+            Ok(handle) => handle,
+            Err(Errno::EOPNOTSUPP) => return Ok(None),
+            Err(errno) => return Err(errno),
+        };
+        let Ok(kind) = u8::try_from(handle.kind()) else { return Ok(None) };
         let bytes = [&[kind], handle.as_bytes()].concat();
-        (bytes.len() <= 128).then_some(PersistentId { fsid, bytes })
+        Ok((bytes.len() <= 128).then_some(PersistentId { fsid, bytes }))
     }
 }

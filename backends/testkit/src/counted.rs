@@ -189,7 +189,8 @@ impl Intercept for Ledger {
         }
         let Some(plus) = plus else { return };
         held.give(op, plus);
-        if (plus.attr.ino, plus.attr.kind()) != (entry.ino, entry.kind) {
+        let kind = entry.kind.unwrap_or(plus.attr.kind());
+        if (plus.attr.ino, plus.attr.kind()) != (entry.ino, kind) {
             held.violation(|| {
                 format!(
                     "{} listed ino {} {:?}, whose object is ino {} {:?}",

@@ -1,8 +1,8 @@
 //! OPENDIR, READDIR, READDIRPLUS, FSYNCDIR, RELEASEDIR.
 
 use stratafs_core::{
-    Added, DirEntry, DirSink, Entry, Errno, HandleId, Needs, NodeId, OpenFlags, OpenedFlags,
-    ReadSink,
+    Added, DirEntry, DirSink, Entry, Errno, FileType, HandleId, Needs, NodeId, OpenFlags,
+    OpenedFlags, ReadSink,
 };
 
 use crate::protocol::decode::take;
@@ -115,7 +115,7 @@ impl Listing<'_> {
             ino: entry.ino,
             off: entry.cookie,
             namelen: u32::try_from(entry.name.len()).ok()?,
-            kind: entry.kind.dirent_type(),
+            kind: entry.kind.map_or(0, FileType::dirent_type),
         }
         .to_bytes();
         name.get_mut(..entry.name.len())?.copy_from_slice(entry.name);

@@ -20,6 +20,12 @@ pub(crate) struct Fake {
 }
 
 impl Fake {
+    /// One with a host file behind every node.
+    pub(crate) fn lending() -> Self {
+        let fd = std::fs::File::open("/dev/null").expect("it is everywhere").into();
+        Self { backing: Some(BackingFile::new(Arc::new(fd))), ..Self::default() }
+    }
+
     /// The calls so far, with their operands.
     pub(crate) fn calls(&self) -> Vec<(&'static str, String)> {
         self.calls.lock().clone()
@@ -457,14 +463,14 @@ impl DynFileSystem for Fake {
         Ok(())
     }
 
-    fn mapping_source(&self, node: NodeId) -> Option<BackingFile> {
-        self.note("mapping_source", node);
+    fn mapping_source(&self, node: NodeId, access: Access) -> Option<BackingFile> {
+        self.note("mapping_source", (node, access));
         self.backing.clone()
     }
 
-    fn persistent_id(&self, node: NodeId) -> Option<PersistentId> {
+    fn persistent_id(&self, node: NodeId) -> Result<Option<PersistentId>> {
         self.note("persistent_id", node);
-        Some(PersistentId { fsid: [3; 16], bytes: vec![4] })
+        Ok(Some(PersistentId { fsid: [3; 16], bytes: vec![4] }))
     }
 
     fn capture_state(&self) -> Result<State> {
@@ -578,7 +584,7 @@ pub(crate) fn every_method(fs: &dyn DynFileSystem) -> Vec<(&'static str, String)
         show("setlk", fs.setlk(cx, node, handle, owner, lock, LockFlavour::Flock)),
         show("inode_flags", fs.inode_flags(cx, node)),
         show("set_inode_flags", fs.set_inode_flags(cx, node, 43)),
-        show("mapping_source", fs.mapping_source(node)),
+        show("mapping_source", fs.mapping_source(node, Access::Read)),
         show("persistent_id", fs.persistent_id(node)),
         show("capture_state", fs.capture_state()),
         show("restore_state", fs.restore_state(&state)),

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::{Answer, Intercept, Intercepted, Op, Outcome, Summary};
 use crate::{
-    Added, BackingFile, Behaviours, Context, CopyRange, DirEntry, DirSink, DynFileSystem, Entry,
-    FallocateMode, Features, FileLock, HandleId, LockFlavour, LockOwner, Lookup, Name, Negotiated,
-    NodeId, Notifier, OpenFlags, Opened, Pending, PersistentId, ReadSink, Release, RenameFlags,
-    Reply, Result, SeekTo, SetAttr, StatFs, State, TimedAttr, WriteFlags, WriteSource, XattrMode,
-    XattrName,
+    Access, Added, BackingFile, Behaviours, Context, CopyRange, DirEntry, DirSink, DynFileSystem,
+    Entry, FallocateMode, Features, FileLock, HandleId, LockFlavour, LockOwner, Lookup, Name,
+    Negotiated, NodeId, Notifier, OpenFlags, Opened, Pending, PersistentId, ReadSink, Release,
+    RenameFlags, Reply, Result, SeekTo, SetAttr, StatFs, State, TimedAttr, WriteFlags, WriteSource,
+    XattrMode, XattrName,
 };
 
 impl<I: Intercept> Intercepted<I> {
@@ -532,11 +532,14 @@ impl<I: Intercept> DynFileSystem for Intercepted<I> {
         self.around(cx, &op, || self.inner.set_inode_flags(cx, node, flags))
     }
 
-    fn mapping_source(&self, node: NodeId) -> Option<BackingFile> {
-        if self.intercept.sees_data() { None } else { self.inner.mapping_source(node) }
+    fn mapping_source(&self, node: NodeId, access: Access) -> Option<BackingFile> {
+        if !self.intercept.lends(access) {
+            return None;
+        }
+        self.inner.mapping_source(node, access)
     }
 
-    fn persistent_id(&self, node: NodeId) -> Option<PersistentId> {
+    fn persistent_id(&self, node: NodeId) -> Result<Option<PersistentId>> {
         self.inner.persistent_id(node)
     }
 

@@ -1,5 +1,4 @@
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::sync::mpsc;
 
 use parking_lot::Mutex;
@@ -7,8 +6,8 @@ use parking_lot::Mutex;
 use super::fake::{Fake, Room, every_method};
 use super::*;
 use crate::{
-    Behaviours, CopyRange, Errno, FileLock, HandleId, LockFlavour, LockKind, LockOwner, Name,
-    NodeId, OpenFlags, Release, Reply, SliceSink, SliceSource, WriteFlags,
+    Access, Behaviours, CopyRange, Errno, FileLock, HandleId, LockFlavour, LockKind, LockOwner,
+    Name, NodeId, OpenFlags, Release, Reply, SliceSink, SliceSource, WriteFlags,
 };
 
 /// The methods declared in the block that `opening` begins and a brace at the margin ends.
@@ -235,10 +234,7 @@ fn limit_shortens_reads_writes_and_copies_but_never_lengthens_them() {
 
 #[test]
 fn sees_data_withholds_every_backing_file() {
-    let backing = || {
-        let fd = File::open("/dev/null").unwrap().into();
-        Arc::new(Fake { backing: Some(crate::BackingFile::new(Arc::new(fd))), ..Fake::default() })
-    };
+    let backing = || Arc::new(Fake::lending());
     let name = Name::new(b"a").unwrap();
     let offers = |fs: &dyn DynFileSystem| {
         let flags = OpenFlags::READ_WRITE;
@@ -247,7 +243,7 @@ fn sees_data_withholds_every_backing_file() {
             fs.create(&cx(), NodeId(2), name, 0, flags, false).unwrap().1.backing.is_some(),
             fs.tmpfile(&cx(), NodeId(2), 0, flags).unwrap().1.backing.is_some(),
             fs.opendir(&cx(), NodeId(2), flags).unwrap().backing.is_some(),
-            fs.mapping_source(NodeId(2)).is_some(),
+            fs.mapping_source(NodeId(2), Access::Read).is_some(),
             fs.features().bears(Behaviours::PASSTHROUGH),
         ]
     };

@@ -95,7 +95,7 @@ impl DirSink for Listing {
 
     fn add(&mut self, entry: &DirEntry<'_>, _: Option<&Entry>) -> Added {
         if entry.entry_name().is_some() {
-            self.0.push((entry.name.to_vec(), entry.kind));
+            self.0.push((entry.name.to_vec(), entry.kind.expect("told without a look")));
         }
         Added::Taken
     }

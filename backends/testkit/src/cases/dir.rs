@@ -90,8 +90,15 @@ fn readdir_shows_the_types(w: &World<'_>) -> Verdict {
         .list("")?
         .into_iter()
         .filter(|entry| !entry.name.starts_with(b"."))
-        .map(|entry| (entry.name, entry.kind))
-        .collect();
+        // A type that is not told is looked for, as a client does.
+        .map(|entry| {
+            let kind = match entry.kind {
+                Some(kind) => kind,
+                None => w.stat(&entry.name)?.kind(),
+            };
+            Ok((entry.name, kind))
+        })
+        .collect::<Result<_, crate::Failure>>()?;
     types.sort_by(|a, b| a.0.cmp(&b.0));
     let want = [
         (b"dir".to_vec(), FileType::Directory),

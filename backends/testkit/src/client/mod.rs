@@ -67,8 +67,8 @@ impl Caller {
 pub struct Listed {
     /// The inode number (`d_ino`).
     pub ino: u64,
-    /// The type (`d_type`).
-    pub kind: FileType,
+    /// The type (`d_type`), where it is told.
+    pub kind: Option<FileType>,
     /// The name, `.` and `..` included.
     pub name: Vec<u8>,
     /// Where the listing goes on after it (`d_off`).

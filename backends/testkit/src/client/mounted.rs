@@ -322,7 +322,7 @@ impl Client for Mounted {
             let entry = entry.map_err(errno)?;
             entries.push(Listed {
                 ino: entry.ino(),
-                kind: FileType::from_mode(entry.file_type().as_raw_mode()).ok_or(Errno::EIO)?,
+                kind: FileType::from_mode(entry.file_type().as_raw_mode()),
                 name: entry.file_name().to_bytes().to_vec(),
                 cookie: entry.next_entry_cookie(),
             });
