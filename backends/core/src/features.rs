@@ -75,7 +75,7 @@ bitflags! {
         /// the client's mtime and ctime are accepted.
         const WRITEBACK = 1 << 2;
         /// `setattr`, `open`, `create` and `write` clear setuid, setgid and capabilities when told
-        /// to by `kill_priv`, and chown and truncate always do.
+        /// to by `kill_priv`, and a change of owner always does.
         const KILLPRIV_V2 = 1 << 3;
         /// `open` may offer a backing file, so that the kernel does the I/O.
         const PASSTHROUGH = 1 << 4;

@@ -196,9 +196,9 @@ impl<T: SimpleFs> Simple<T> {
 }
 
 /// The permissions that are left of `attr` after `set`, where it takes some without naming them: a
-/// change of owner or size, and `kill_priv`, of anything but a directory.
+/// change of owner, and `kill_priv`, of anything but a directory.
 fn without_privileges(attr: &Attr, set: &SetAttr) -> Option<u32> {
-    let kills = set.kill_priv || set.uid.is_some() || set.gid.is_some() || set.size.is_some();
+    let kills = set.kill_priv || set.uid.is_some() || set.gid.is_some();
     if !kills || attr.is_dir() {
         return None;
     }

@@ -76,18 +76,21 @@ fn rename_checks_what_it_finds() {
 }
 
 #[test]
-fn privileges_are_cleared_by_chown_truncate_write_and_on_request() {
+fn privileges_are_cleared_by_chown_and_on_request_alone() {
     let fs = mem();
     let node = fs.file("a").node;
     let handle = fs.opened(node, OpenFlags::READ_WRITE).unwrap();
     let chown = SetAttr { uid: Some(9), ..SetAttr::new() };
     let truncate = SetAttr { size: Some(0), ..SetAttr::new() };
     let kill = SetAttr { kill_priv: true, ..SetAttr::new() };
-    for set in [chown, truncate, kill] {
+    for set in [chown, SetAttr { kill_priv: true, ..truncate }, kill] {
         fs.set_mode(node, 0o6755);
         fs.setattr(&cx(), node, &set).unwrap();
         assert_eq!(fs.mode(node), 0o755, "{set:?}");
     }
+    fs.set_mode(node, 0o6755);
+    fs.setattr(&cx(), node, &truncate).unwrap();
+    assert_eq!(fs.mode(node), 0o6755, "whoever may keep them truncates without kill_priv");
     fs.set_mode(node, 0o6745);
     fs.setattr(&cx(), node, &kill).unwrap();
     assert_eq!(fs.mode(node), 0o2745, "setgid without group execute is no privilege");
