@@ -5,9 +5,11 @@
 mod arrows;
 #[cfg(feature = "cli")]
 mod cli;
+mod conformance;
 mod docs;
 mod fuzz_twins;
 mod hello;
+mod model;
 mod peers;
 mod simple;
 mod tree;

@@ -199,8 +199,8 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
     format!("a panic: {text}")
 }
 
-/// How a run went. Its `Display` names every failure with its place, every skip with its reason,
-/// and ends in a line `N passed, N failed, N skipped`.
+/// How a run went. Its `Display` names every failure with its place, how many cases were
+/// skipped for what reason, and ends in a line `N passed, N failed, N skipped`.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Report {
@@ -233,6 +233,9 @@ impl Report {
     }
 }
 
+/// How many names of cases that are skipped for one reason a report prints.
+const SHOWN: usize = 3;
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (name, failure) in &self.failed {
@@ -242,13 +245,11 @@ impl fmt::Display for Report {
         reasons.sort_unstable();
         reasons.dedup();
         for reason in reasons {
-            let names: Vec<_> = self
-                .skipped
-                .iter()
-                .filter(|(_, why)| why == reason)
-                .map(|(name, _)| *name)
-                .collect();
-            writeln!(f, "{}: {} skipped, {reason}: {}", self.stack, names.len(), names.join(", "))?;
+            let same = self.skipped.iter().filter(|(_, why)| why == reason);
+            let names: Vec<_> = same.map(|(name, _)| *name).collect();
+            let shown = names[..names.len().min(SHOWN)].join(", ");
+            let more = if names.len() > SHOWN { ", …" } else { "" };
+            writeln!(f, "{}: {} skipped, {reason}: {shown}{more}", self.stack, names.len())?;
         }
         let (passed, failed) = (self.passed.len(), self.failed.len());
         let skipped = self.skipped.len();

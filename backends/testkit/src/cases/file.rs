@@ -17,6 +17,7 @@ pub(super) const CASES: &[Case] = &[
     case!(read_beyond_the_end_gives_nothing),
     case!(read_across_the_end_is_short),
     case!(read_from_the_middle_gives_what_is_there),
+    case!(read_of_a_megabyte_in_one_call_is_whole),
     case!(read_of_zero_bytes_gives_nothing),
     case!(read_through_a_write_only_handle_returns_ebadf),
     case!(write_then_read_gives_the_data_back),
@@ -104,6 +105,17 @@ fn read_across_the_end_is_short(w: &World<'_>) -> Verdict {
 
 fn read_from_the_middle_gives_what_is_there(w: &World<'_>) -> Verdict {
     equal(read_digits(w, 3, 4)?, b"3456", "the data")
+}
+
+/// A read is short at the end of the file only.
+fn read_of_a_megabyte_in_one_call_is_whole(w: &World<'_>) -> Verdict {
+    let data = pattern(1 << 20);
+    w.file("f", &data)?;
+    let fd = w.open("f", OpenFlags::READ_ONLY)?;
+    equal(w.pread(fd, 0, data.len())?.len(), data.len(), "bytes read")?;
+    equal(w.pread(fd, 1000, 5000)?, &data[1000..6000], "the data in the middle")?;
+    w.close(fd)?;
+    Ok(())
 }
 
 fn read_of_zero_bytes_gives_nothing(w: &World<'_>) -> Verdict {

@@ -14,6 +14,7 @@ pub(super) const CASES: &[Case] = &[
     case!(write_of_zero_bytes_by_a_user_keeps_setuid, KILL_PRIV | PRIVILEGE),
     case!(write_by_a_user_removes_file_capabilities, KILL_PRIV | PRIVILEGE | XATTR_SECURITY),
     case!(truncate_by_a_user_clears_setuid_and_setgid, KILL_PRIV | PRIVILEGE),
+    case!(truncate_by_root_keeps_setuid_and_setgid, KILL_PRIV | PRIVILEGE),
     case!(open_with_trunc_by_a_user_clears_setuid, KILL_PRIV | PRIVILEGE),
     case!(copy_range_by_a_user_clears_setuid, KILL_PRIV | PRIVILEGE | COPY_RANGE),
     case!(chown_clears_setuid_and_setgid, KILL_PRIV | PRIVILEGE),
@@ -21,7 +22,8 @@ pub(super) const CASES: &[Case] = &[
     case!(chown_keeps_setgid_without_group_execute, KILL_PRIV | PRIVILEGE),
     case!(chown_of_a_directory_keeps_setuid_and_setgid, PRIVILEGE),
     case!(chown_removes_file_capabilities, KILL_PRIV | PRIVILEGE | XATTR_SECURITY),
-    case!(chmod_by_an_owner_outside_the_group_clears_setgid, PRIVILEGE),
+    case!(chmod_by_an_owner_outside_the_group_clears_setgid, PRIVILEGE)
+        .mounted("the kernel does it, which alone knows all groups of the caller"),
     case!(chmod_by_an_owner_within_the_group_keeps_setgid, PRIVILEGE),
     case!(rename_and_link_keep_setuid, PRIVILEGE | HARD_LINKS),
     case!(setgid_directory_gives_its_group_to_a_file, PRIVILEGE),
@@ -107,6 +109,12 @@ fn truncate_by_a_user_clears_setuid_and_setgid(w: &World<'_>) -> Verdict {
     w.truncate("f", 3)?;
     let attr = w.stat("f")?;
     equal((attr.mode, attr.size), (0o100_777, 3), "mode and size")
+}
+
+fn truncate_by_root_keeps_setuid_and_setgid(w: &World<'_>) -> Verdict {
+    file_of_mode(w, 0o6777)?;
+    w.truncate("f", 3)?;
+    equal(w.stat("f")?.mode, 0o106_777, "mode")
 }
 
 fn open_with_trunc_by_a_user_clears_setuid(w: &World<'_>) -> Verdict {

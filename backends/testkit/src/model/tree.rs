@@ -447,7 +447,13 @@ impl Tree {
     }
 
     fn rename(&mut self, from: &[u8], to: &[u8], flags: RenameFlags) -> Outcome {
-        let ((dir, name), (new_dir, new_name)) = (self.parent(from)?, self.parent(to)?);
+        // Which of two wrong paths is found first is anyone's choice.
+        let ((dir, name), (new_dir, new_name)) = match (self.parent(from), self.parent(to)) {
+            (Ok(from), Ok(to)) => (from, to),
+            (from, to) => {
+                return Err([from.err(), to.err()].into_iter().flatten().flatten().collect());
+            }
+        };
         let old = self.child(dir, name);
         let new = self.child(new_dir, new_name);
         let exchange = flags.contains(RenameFlags::EXCHANGE);
