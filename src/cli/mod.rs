@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `backends` | `stratafs backends`: what a spec can name |
 //! | `mount` | `stratafs mount`: a spec as a filesystem of this host |
+//! | `mount_helper` | `mount.stratafs`: the same for mount(8) and fstab |
 //! | `logging` | `--log-level` and `RUST_LOG` |
 //!
 //! Exit codes: 0 all went well, 1 it could not be done, 2 it was asked for wrongly (usage, spec,
@@ -13,6 +14,8 @@ mod backends;
 mod logging;
 #[cfg(feature = "fuse")]
 mod mount;
+#[cfg(feature = "fuse")]
+mod mount_helper;
 
 use std::fmt;
 use std::io::{self, Write as _};
@@ -82,6 +85,10 @@ impl std::error::Error for Misuse {}
 
 /// Runs the command that the arguments of this process ask for.
 pub fn run() -> ExitCode {
+    #[cfg(feature = "fuse")]
+    if let Some(code) = mount_helper::run_if_named() {
+        return code;
+    }
     let cli = Cli::parse();
     logging::init(cli.log_level);
     let done = match &cli.command {
@@ -89,9 +96,14 @@ pub fn run() -> ExitCode {
         Command::Mount(mount) => mount.run(cli.log_level),
         Command::Backends(backends) => backends.run(),
     };
+    told(done).into()
+}
+
+/// The exit code of what was done, once the user was told of its error.
+fn told(done: anyhow::Result<u8>) -> u8 {
     done.unwrap_or_else(|error| {
         say(&format!("{error:#}"));
-        ExitCode::from(exit_code(&error))
+        exit_code(&error)
     })
 }
 

@@ -3,7 +3,6 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum as _};
@@ -24,7 +23,11 @@ Examples:
 
 It ends, and unmounts, with Ctrl-C or SIGTERM, or when someone else unmounts it:
   umount /mnt/x              as root
-  fusermount3 -u /mnt/x      as another user";
+  fusermount3 -u /mnt/x      as another user
+
+For mount(8) and fstab, link the program once, and write a space in a spec as \\040:
+  ln -s \"$(command -v stratafs)\" /sbin/mount.stratafs
+  mem(capacity=1GiB)  /mnt/x  stratafs  allow_other,noatime  0  0";
 
 /// Mount a spec on a directory of this host
 ///
@@ -39,8 +42,9 @@ pub(super) struct Mount {
     /// The directory to mount it on
     mountpoint: PathBuf,
 
-    /// Mount options with commas between them, as for mount(8): ro, allow_other, fsname=NAME,
-    /// subtype=NAME, max_read=BYTES, noatime, suid, nosuid, dev, nodev, setuid=USER
+    /// Mount options with commas between them, as for mount(8): ro, noexec, noatime, suid, dev,
+    /// allow_other, auto_unmount, fsname=NAME, subtype=NAME, max_read=BYTES, and setuid=USER to
+    /// mount as root and serve as another user. One that nobody knows is left out with a warning
     #[arg(short = 'o', value_name = "OPTIONS")]
     options: Vec<OsString>,
 
@@ -52,13 +56,32 @@ pub(super) struct Mount {
     #[arg(long, hide = true, conflicts_with = "background")]
     background_server: bool,
 
+    /// Print no line when the filesystem is ready
+    #[arg(long, short)]
+    quiet: bool,
+
     /// How many threads serve requests
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
 }
 
 impl Mount {
-    pub(super) fn run(&self, log_level: Option<Level>) -> Result<ExitCode> {
+    /// A mount in the background that says nothing unless it fails.
+    pub(super) fn in_silence(spec: OsString, mountpoint: PathBuf, options: Vec<OsString>) -> Self {
+        let (background, background_server) = (true, false);
+        let (quiet, threads) = (true, None);
+        Self { spec, mountpoint, options, background, background_server, quiet, threads }
+    }
+
+    /// Finds what is wrong with the spec and the options, and does nothing else.
+    pub(super) fn check(&self) -> Result<()> {
+        MountOptions::parse(&self.options)?;
+        Composition::parse(&self.spec)?;
+        Ok(())
+    }
+
+    /// Mounts, and serves unless in the background; the answer is the exit code.
+    pub(super) fn run(&self, log_level: Option<Level>) -> Result<u8> {
         if self.background {
             return self.start_in_background(log_level);
         }
@@ -72,7 +95,9 @@ impl Mount {
         let termination = transport::catch_signals().context("cannot catch signals")?;
         let server = self.mount(&composition)?;
         let path = Word::new(server.mountpoint().as_os_str().as_bytes());
-        say(&format!("{composition} is mounted on {path}"));
+        if !self.quiet {
+            say(&format!("{composition} is mounted on {path}"));
+        }
         if let Some(starter) = starter {
             starter.leave().context("cannot go to the background")?;
         }
@@ -80,7 +105,7 @@ impl Mount {
             log::info!("{path}: unmounting on signal {signal}");
         }
         server.unmount()?;
-        Ok(ExitCode::SUCCESS)
+        Ok(0)
     }
 
     fn mount(&self, composition: &Composition) -> Result<Server> {
@@ -94,16 +119,16 @@ impl Mount {
         Ok(mount.mount(&self.mountpoint)?)
     }
 
-    fn start_in_background(&self, log_level: Option<Level>) -> Result<ExitCode> {
+    fn start_in_background(&self, log_level: Option<Level>) -> Result<u8> {
         let started = background::start(self.server_args(log_level))
             .context("cannot go to the background: starting the server")?;
         let status = match started {
-            Started::Ready => return Ok(ExitCode::SUCCESS),
+            Started::Ready => return Ok(0),
             Started::Ended(status) => status,
         };
         // With a code it has printed what was wrong.
         match status.code().and_then(|code| u8::try_from(code).ok()) {
-            Some(code) if code != 0 => Ok(ExitCode::from(code)),
+            Some(code) if code != 0 => Ok(code),
             _ => bail!(
                 "cannot go to the background: the server ended before it was ready: {status}\n  \
                  run it without --background to see more"
@@ -114,6 +139,9 @@ impl Mount {
     /// The arguments with which this program is the server of this mount.
     fn server_args(&self, log_level: Option<Level>) -> Vec<OsString> {
         let mut args: Vec<OsString> = ["mount", "--background-server"].map(Into::into).into();
+        if self.quiet {
+            args.push("--quiet".into());
+        }
         let mut option = |name: &str, value: &OsStr| {
             args.push(name.into());
             args.push(value.into());
@@ -162,6 +190,7 @@ mod tests {
             "fsname=-x",
             "--threads",
             "3",
+            "-q",
             "--",
             "-spec",
             "-mountpoint",
@@ -173,6 +202,7 @@ mod tests {
         assert_eq!(server.mountpoint, asked.mountpoint);
         assert_eq!(server.options, asked.options);
         assert_eq!(server.threads, asked.threads);
+        assert!(server.quiet && asked.quiet);
         assert_eq!(server_level, asked_level);
     }
 }

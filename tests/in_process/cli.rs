@@ -101,6 +101,27 @@ fn mount_of_what_a_backend_refuses_exits_1() {
 }
 
 #[test]
+fn helper_for_mount_has_the_exit_codes_of_mount() {
+    let links = tempfile::TempDir::new().unwrap();
+    let helper = links.path().join("mount.stratafs");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_stratafs"), &helper).unwrap();
+    let run = |args: &[&str]| Command::new(&helper).args(args).output().unwrap();
+    for (args, code, said) in [
+        (&["mem(", "/nonexistent"][..], 1, "cannot read the spec"),
+        (&["mem()", "/nonexistent", "-o", "ro,rw"], 1, "cannot use the mount option"),
+        (&["mem()", "/nonexistent", "-f", "-o", "ro,rw"], 1, "cannot use the mount option"),
+        (&["mem()"], 1, "Usage: mount.stratafs"),
+        (&["mem()", "/nonexistent"], 32, "cannot mount on /nonexistent"),
+        (&["mem()", "/nonexistent", "-sfnv"], 0, ""),
+    ] {
+        let output = run(args);
+        let text = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {text}");
+        assert!(text.contains(said) && text.is_empty() == said.is_empty(), "{args:?}: {text}");
+    }
+}
+
+#[test]
 fn unknown_option_is_refused_with_usage_and_exits_2() {
     let error = fails_with(&["mount", "--backgroud", "mem()", "/mnt"], 2);
     assert!(error.contains("unexpected argument '--backgroud'"), "{error}");

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::thread;
@@ -198,6 +198,25 @@ fn mount_of_a_spec_with_options_shows_in_the_mount_table() {
     assert!(fs::write(mountpoint.path().join("file"), "").is_err());
     server.signal("TERM");
     assert_eq!(server.end().0.code(), Some(0));
+}
+
+#[test]
+fn mount_by_the_helper_s_name_is_silent_and_in_the_background() {
+    let mountpoint = Mountpoint::new();
+    let path = mountpoint.path();
+    let links = TempDir::new().unwrap();
+    let helper = links.path().join("mount.stratafs");
+    symlink(env!("CARGO_BIN_EXE_stratafs"), &helper).unwrap();
+    let mut command = Command::new(&helper);
+    command.arg("mem(size=1M)").arg(&path).args(["-o", "rw,noatime", "-t", "stratafs"]);
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!((output.stdout, output.stderr), (vec![], vec![]));
+    assert!(mountpoint.is_mounted());
+    let again = command.output().unwrap();
+    assert_eq!(again.status.code(), Some(32), "{again:?}");
+    mountpoint.unmount();
+    wait_until("the server ends", || servers_of(&path).is_empty());
 }
 
 #[test]
