@@ -2,15 +2,16 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use stratafs_core::attr::{S_ISGID, S_ISUID};
-use stratafs_core::{Attr, Errno, FileType, HandleId, NodeId, Result, SetAttr, StatFs};
+use stratafs_core::{Attr, Context, Errno, FileType, HandleId, NodeId, Result, SetAttr, StatFs};
 use stratafs_sys::{at, file, stat};
 
 use crate::PassthroughFs;
 use crate::builder::Ownership;
-use crate::handles::Handle;
+use crate::handles::{Handle, Kind};
 use crate::node::{Inheritance, Node};
 use crate::owner::without_privileges;
 
@@ -30,11 +31,14 @@ impl PassthroughFs {
         self.attr(&node, &stat)
     }
 
-    pub(crate) fn set(&self, id: NodeId, set: &SetAttr) -> Result<Attr> {
+    pub(crate) fn set(&self, cx: &Context<'_>, id: NodeId, set: &SetAttr) -> Result<Attr> {
         self.writable()?;
         let node = self.node(id)?;
         if self.only.is_some() && id == NodeId::ROOT {
             return Err(Errno::EPERM);
+        }
+        if set.mode.is_some() && node.kind == FileType::Symlink {
+            return Err(Errno::EOPNOTSUPP);
         }
         match (set.size, node.kind) {
             (None, _) | (Some(_), FileType::Regular) => {}
@@ -56,7 +60,9 @@ impl PassthroughFs {
             self.kill_priv(&node, fd.as_fd())?;
         }
         let fd = if set.uid.is_some() || set.gid.is_some() || set.mode.is_some() {
-            self.set_owner_and_mode(&node, fd, set)?
+            let mut set = *set;
+            set.mode = self.allowed_mode(cx, &node, fd.as_fd(), &set)?;
+            self.set_owner_and_mode(&node, fd, &set)?
         } else {
             fd
         };
@@ -67,6 +73,25 @@ impl PassthroughFs {
         self.attr(&node, &stat)
     }
 
+    /// The mode to set: setgid is lost on a file of a group that the caller is not in. A kernel knows
+    /// all of his groups, and has seen to it.
+    fn allowed_mode(
+        &self,
+        cx: &Context<'_>,
+        node: &Arc<Node>,
+        fd: BorrowedFd<'_>,
+        set: &SetAttr,
+    ) -> Result<Option<u32>> {
+        let Some(mode) = set.mode else { return Ok(None) };
+        let unchecked = !self.kernel.load(Ordering::Relaxed) && cx.caller.is_some();
+        if mode & S_ISGID == 0 || !unchecked || cx.is_internal() {
+            return Ok(Some(mode));
+        }
+        let stat = stat::of(fd)?;
+        let gid = set.gid.unwrap_or(self.attr(node, &stat)?.gid);
+        Ok(Some(if cx.is_in_group(gid) { mode } else { mode & !S_ISGID }))
+    }
+
     fn set_size(
         &self,
         node: &Arc<Node>,
@@ -75,10 +100,15 @@ impl PassthroughFs {
         size: u64,
     ) -> Result<()> {
         if let Some(handle) = handle
-            && let crate::handles::Kind::File { flags } = &handle.kind
-            && flags.writable()
+            && let Kind::File { flags } = &handle.kind
         {
-            return Ok(file::set_size(handle.fd.as_fd(), size)?);
+            if flags.writable() {
+                return Ok(file::set_size(handle.fd.as_fd(), size)?);
+            }
+            // A kernel refuses it by itself, and sends one for O_RDONLY with O_TRUNC.
+            if !self.kernel.load(Ordering::Relaxed) {
+                return Err(Errno::EINVAL);
+            }
         }
         let file = self.reopen(node, fd, libc::O_WRONLY)?;
         Ok(file::set_size(file.as_fd(), size)?)
@@ -101,7 +131,7 @@ impl PassthroughFs {
                 // A device, FIFO or socket that the host made: it has no place for a record.
                 _ => Err(Errno::EPERM),
             },
-            Ownership::Host => self.set_for_real(node, fd.as_fd(), set).map(|()| fd),
+            Ownership::Host => self.set_for_real(fd.as_fd(), set).map(|()| fd),
             Ownership::Squash => self.set_squashed(node, fd.as_fd(), set).map(|()| fd),
         };
         let mut state = node.state.lock();
@@ -123,15 +153,13 @@ impl PassthroughFs {
         if chown && node.host() == FileType::Regular { self.drop_capabilities(fd) } else { Ok(()) }
     }
 
-    fn set_for_real(&self, node: &Node, fd: BorrowedFd<'_>, set: &SetAttr) -> Result<()> {
+    fn set_for_real(&self, fd: BorrowedFd<'_>, set: &SetAttr) -> Result<()> {
         let uid = set.uid.map(|uid| self.options.uid_map.to_host(uid)).transpose()?;
         let gid = set.gid.map(|gid| self.options.gid_map.to_host(gid)).transpose()?;
         if uid.is_some() || gid.is_some() {
             at::set_owner(fd, uid, gid)?;
         }
         match set.mode {
-            // Whatever a symlink's mode is, it is never looked at.
-            Some(_) if node.host() == FileType::Symlink => Err(Errno::EOPNOTSUPP),
             Some(mode) => Ok(self.proc.set_mode(fd, mode & 0o7777)?),
             None => Ok(()),
         }
@@ -143,9 +171,6 @@ impl PassthroughFs {
             return Err(Errno::EPERM);
         }
         let Some(mode) = set.mode else { return Ok(()) };
-        if node.host() == FileType::Symlink {
-            return Err(Errno::EOPNOTSUPP);
-        }
         // A setuid file of the server's own user is nothing that a client may make.
         let special = if node.is_dir() { S_ISUID } else { S_ISUID | S_ISGID };
         if mode & special != 0 {

@@ -319,6 +319,7 @@ impl Builder {
             pins: Pins::new(budget),
             handles: Handles::new(handles),
             logged: Logged::default(),
+            kernel: AtomicBool::new(false),
             passthrough: AtomicBool::new(false),
             process_umask: process_umask(),
             root: Arc::new(root_node(NodeId::ROOT, &root.fd, &root.stat)),

@@ -20,7 +20,7 @@ use crate::PassthroughFs;
 use crate::builder::{OpenMode, Ownership};
 use crate::file::host_flags;
 use crate::handles::{Handle, Kind, Room};
-use crate::node::Node;
+use crate::node::{DataFile, Node};
 use crate::owner::decode_device;
 use crate::record::{RECORD, Record};
 
@@ -207,7 +207,12 @@ impl PassthroughFs {
         let room = self.handles.room()?;
         let wanted = self.wanted(cx, parent, FileType::Regular.mode_bits() | (mode & 0o7777))?;
         let dir = self.pin(parent)?;
-        let host = host_flags(flags) | libc::O_CREAT | libc::O_EXCL | libc::O_NONBLOCK;
+        let access = match self.options.open {
+            OpenMode::Handles => host_flags(flags),
+            // It is kept for the node, whichever way it is used.
+            OpenMode::Stateless => libc::O_RDWR,
+        };
+        let host = access | libc::O_CREAT | libc::O_EXCL | libc::O_NONBLOCK;
         let host_mode = self.host_mode(&wanted);
         let open = || openat::open_child(dir.as_fd(), name, host, host_mode);
         let fd = Arc::new(self.with_room(open)?);
@@ -219,8 +224,7 @@ impl PassthroughFs {
             }
         };
         let (node, attr) = self.enter_new(&fd, &wanted, made);
-        let gone = node.add_place(parent, name);
-        self.table.release(gone, &self.pins);
+        self.place(&node, parent, name);
         let opened = self.keep_open(&node, fd, flags, room);
         Ok((self.entry(&node, attr), opened))
     }
@@ -235,6 +239,7 @@ impl PassthroughFs {
     ) -> Opened {
         let opened = self.options.cache.file_flags();
         if self.options.open == OpenMode::Stateless {
+            self.pins.keep_data(&self.table, node, &DataFile { fd, writable: true });
             return Opened::stateless(opened);
         }
         let backing = self.backing(node, &fd, flags);
@@ -404,8 +409,7 @@ impl PassthroughFs {
             }
         };
         let (node, attr) = self.enter_new(fd, wanted, made);
-        let gone = node.add_place(parent, name);
-        self.table.release(gone, &self.pins);
+        self.place(&node, parent, name);
         if is_path {
             self.pins.keep(&self.table, &node, fd);
         }
@@ -428,8 +432,7 @@ impl PassthroughFs {
         let fd = self.pin(&node)?;
         self.proc.link(fd.as_fd(), dir.as_fd(), name)?;
         node.count(1);
-        let gone = node.add_place(&parent, name);
-        self.table.release(gone, &self.pins);
+        self.place(&node, &parent, name);
         let attr =
             stat::of(fd.as_fd()).map_err(Errno::from).and_then(|stat| self.attr(&node, &stat));
         match attr {

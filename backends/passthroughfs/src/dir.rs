@@ -18,26 +18,42 @@ use crate::record::{MAX_LEN, RECORD, Record};
 /// How much of a directory is read at a time: what glibc's readdir(3) takes too.
 const BUFFER: usize = 32 * 1024;
 
+/// The cookie that stands behind `.` and `..`. Positions of the host follow it, moved up by as much.
+const AFTER_DOTS: u64 = 2;
+
+/// The highest positions, which mean the end where they mean anything, are cookies as they are.
+const HIGH: u64 = i64::MAX as u64 - AFTER_DOTS;
+
+/// The cookie of the host's position `position`.
+fn cookie(position: u64) -> u64 {
+    if position > HIGH { position } else { position + AFTER_DOTS }
+}
+
+/// The host's position that the cookie `cookie` stands for.
+fn position(cookie: u64) -> u64 {
+    if cookie > HIGH { cookie } else { cookie.saturating_sub(AFTER_DOTS) }
+}
+
 /// A listing on its way: an open directory with a position, and what was read from it.
 pub(crate) struct Stream {
     fd: Arc<OwnedFd>,
     buffer: Box<[u8]>,
     at: usize,
     end: usize,
-    /// The cookie that stands before what is at `at`.
-    cookie: u64,
+    /// The host's position of what is at `at`.
+    position: u64,
 }
 
 impl Stream {
     fn new(fd: Arc<OwnedFd>) -> Self {
-        Self { fd, buffer: vec![0; BUFFER].into(), at: 0, end: 0, cookie: 0 }
+        Self { fd, buffer: vec![0; BUFFER].into(), at: 0, end: 0, position: 0 }
     }
 
-    /// Goes to `cookie`; to the start always afresh.
-    fn go_to(&mut self, cookie: u64) -> Result<()> {
-        if cookie == 0 || cookie != self.cookie || self.at == self.end {
-            file::seek(self.fd.as_fd(), cookie)?;
-            (self.at, self.end, self.cookie) = (0, 0, cookie);
+    /// Goes to `position`; to the start always afresh.
+    fn go_to(&mut self, position: u64) -> Result<()> {
+        if position == 0 || position != self.position {
+            file::seek(self.fd.as_fd(), position)?;
+            (self.at, self.end, self.position) = (0, 0, position);
         }
         Ok(())
     }
@@ -62,7 +78,7 @@ impl Stream {
 
     fn pass(&mut self, len: usize, next: u64) {
         self.at += len;
-        self.cookie = next;
+        self.position = next;
     }
 }
 
@@ -85,7 +101,11 @@ impl PassthroughFs {
         let node = self.dir_node(node)?;
         let flags = self.options.cache.dir_flags();
         let room = self.handles.room()?;
-        let fd = Arc::new(self.reopen_dir(&node)?);
+        let fd = if self.is_single(&node) {
+            self.pin(&node)?
+        } else {
+            Arc::new(self.reopen_dir(&node)?)
+        };
         let kind = Kind::Dir { stream: Mutex::new(Some(Resting::Unread)) };
         let id = self.handles.add(room, Handle { node, fd, kind });
         Ok(Opened::new(id, flags & (OpenedFlags::KEEP_CACHE | OpenedFlags::CACHE_DIR)))
@@ -110,8 +130,12 @@ impl PassthroughFs {
 
     pub(crate) fn sync_dir(&self, node: NodeId, handle: HandleId, datasync: bool) -> Result<()> {
         let sync = if datasync { file::sync_data } else { file::sync };
+        let known = self.dir_node(node)?;
+        if self.is_single(&known) {
+            return Ok(());
+        }
         if handle == HandleId::NONE {
-            let fd = self.reopen_dir(&self.dir_node(node)?)?;
+            let fd = self.reopen_dir(&known)?;
             return Ok(sync(fd.as_fd())?);
         }
         let handle = self.handles.get(handle, node)?;
@@ -129,6 +153,9 @@ impl PassthroughFs {
         listing: Listing,
         sink: &mut dyn DirSink,
     ) -> Result<()> {
+        if self.only.is_some() && id == NodeId::ROOT {
+            return self.list_single(cookie, listing, sink);
+        }
         if handle == HandleId::NONE {
             let node = self.dir_node(id)?;
             let mut stream = Stream::new(Arc::new(self.reopen_dir(&node)?));
@@ -164,13 +191,16 @@ impl PassthroughFs {
         listing: Listing,
         sink: &mut dyn DirSink,
     ) -> Result<bool> {
-        stream.go_to(cookie)?;
+        if self.add_dots(node, cookie, sink) == Added::Full {
+            return Ok(false);
+        }
+        stream.go_to(position(cookie))?;
         let dir = Arc::clone(&stream.fd);
         loop {
             let Some((entry, len)) = stream.peek()? else { return Ok(true) };
             let next = entry.next;
             let added = match entry.name {
-                b"." | b".." => self.add_dots(node, &entry, sink),
+                b"." | b".." => Added::Taken,
                 _ => self.add_entry(node, &dir, &entry, listing, sink),
             };
             match added {
@@ -180,18 +210,48 @@ impl PassthroughFs {
         }
     }
 
-    fn add_dots(&self, node: &Arc<Node>, entry: &Dirent<'_>, sink: &mut dyn DirSink) -> Added {
-        let own = node.identity();
+    /// Offers `.` and `..`, as far as they follow `cookie`. Where the host lists them, among the
+    /// others, they are passed over.
+    fn add_dots(&self, node: &Arc<Node>, cookie: u64, sink: &mut dyn DirSink) -> Added {
+        if cookie >= AFTER_DOTS {
+            return Added::Taken;
+        }
+        let own = self.devices.ino(node.dev, node.identity().ino);
+        if cookie == 0 && sink.add(&DirEntry::dot(own, 1), None) == Added::Full {
+            return Added::Full;
+        }
         // What is above the share is nobody's business.
-        let above = entry.name == b".." && node.id.0 != 1 && !self.is_extra(node);
-        let ino = if above { entry.ino } else { own.ino };
-        let ino = self.devices.ino(node.dev, ino);
-        let cookie = entry.next;
-        let dots = match entry.name {
-            b"." => DirEntry::dot(ino, cookie),
-            _ => DirEntry::dotdot(ino, cookie),
-        };
-        sink.add(&dots, None)
+        let above = node
+            .last_place()
+            .map(|(parent, _)| self.devices.ino(parent.dev, parent.identity().ino));
+        sink.add(&DirEntry::dotdot(above.unwrap_or(own), AFTER_DOTS), None)
+    }
+
+    /// The root of the share of a single file, where the host's directory is not looked at.
+    fn list_single(&self, cookie: u64, listing: Listing, sink: &mut dyn DirSink) -> Result<()> {
+        let root = &self.root;
+        let dir = self.pin(root)?;
+        let own = self.devices.ino(root.dev, root.identity().ino);
+        let Some(only) = &self.only else { return Ok(()) };
+        for at in cookie..3 {
+            let added = match at {
+                0 => sink.add(&DirEntry::dot(own, 1), None),
+                1 => sink.add(&DirEntry::dotdot(own, 2), None),
+                _ => match stat::of_child(dir.as_fd(), only.as_name()) {
+                    Ok(stat) => {
+                        let kind = (stat.mode >> 12) as u8;
+                        let name = only.as_bytes();
+                        let entry = Dirent { ino: stat.ino, next: 1, kind, name };
+                        self.add_entry(root, &dir, &entry, listing, sink)
+                    }
+                    Err(_) => Added::Taken,
+                },
+            };
+            if added == Added::Full {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn add_entry(
@@ -213,7 +273,7 @@ impl PassthroughFs {
                 return Added::Full;
             }
             if let Ok((child, attr)) = self.find(node, dir, name) {
-                let found = DirEntry::new(attr.ino, attr.kind(), name, entry.next);
+                let found = DirEntry::new(attr.ino, attr.kind(), name, cookie(entry.next));
                 let plus = self.entry(&child, attr);
                 let added = sink.add(&found, Some(&plus));
                 if added == Added::Full {
@@ -223,7 +283,7 @@ impl PassthroughFs {
             }
         }
         let kind = self.listed_kind(dir, name, entry.kind);
-        sink.add(&DirEntry::new(ino, kind, name, entry.next), None)
+        sink.add(&DirEntry::new(ino, kind, name, cookie(entry.next)), None)
     }
 
     /// The type of a listed entry. What is a file to the host may be something else by its record,

@@ -348,12 +348,13 @@ fn bounce_write(
         let n = source.read_slice(&mut buffer[..piece])?;
         let mut rest = &buffer[..n];
         while !rest.is_empty() {
-            let at = if append {
-                stat::of(fd)?.size
+            let wrote = if append {
+                file::append(fd, rest)
             } else {
-                offset.checked_add(done as u64).ok_or(Errno::EFBIG)?
+                let at = offset.checked_add(done as u64).ok_or(Errno::EFBIG)?;
+                write_at(fd, &[std::io::IoSlice::new(rest)], at)
             };
-            let wrote = match write_at(fd, &[std::io::IoSlice::new(rest)], at) {
+            let wrote = match wrote {
                 Ok(wrote) => wrote,
                 Err(_) if done > 0 => return Ok(done),
                 Err(error) => return Err(too_big(error)),

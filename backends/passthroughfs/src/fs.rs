@@ -20,6 +20,7 @@ impl DynFileSystem for PassthroughFs {
     }
 
     fn init(&self, negotiated: &Negotiated) -> Result<()> {
+        self.kernel.store(true, Ordering::Relaxed);
         if negotiated.behaviours.contains(Behaviours::PASSTHROUGH) {
             self.passthrough.store(true, Ordering::Relaxed);
         }
@@ -43,8 +44,8 @@ impl DynFileSystem for PassthroughFs {
         Ok(TimedAttr::new(self.get(node, handle)?, self.options.cache.attr_timeout))
     }
 
-    fn setattr(&self, _: &Context<'_>, node: NodeId, set: &SetAttr) -> Result<TimedAttr> {
-        Ok(TimedAttr::new(self.set(node, set)?, self.options.cache.attr_timeout))
+    fn setattr(&self, cx: &Context<'_>, node: NodeId, set: &SetAttr) -> Result<TimedAttr> {
+        Ok(TimedAttr::new(self.set(cx, node, set)?, self.options.cache.attr_timeout))
     }
 
     fn readlink(&self, _: &Context<'_>, node: NodeId, target: &mut dyn ReadSink) -> Result<usize> {

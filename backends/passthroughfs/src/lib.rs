@@ -123,6 +123,8 @@ pub struct PassthroughFs {
     handles: handles::Handles,
     devices: devices::Devices,
     logged: owner::Logged,
+    /// Whether a kernel is the client: it has checked what is for it to check.
+    kernel: AtomicBool,
     /// Whether a session agreed on FUSE_PASSTHROUGH.
     passthrough: AtomicBool,
 }
@@ -158,10 +160,6 @@ impl PassthroughFs {
     pub fn usage(&self) -> Usage {
         let nodes = self.table.len();
         Usage { nodes, pins: self.pins.held(), handles: self.handles.open() }
-    }
-
-    fn is_extra(&self, node: &node::Node) -> bool {
-        self.extra_root() == Some(node.id)
     }
 }
 

@@ -2,14 +2,18 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use stratafs_core::{Attr, Entry, Errno, FileType, Lookup, Name, NodeId, Result};
+use stratafs_core::{Attr, Entry, Errno, FileType, Generation, Lookup, Name, NodeId, Result};
 use stratafs_sys::openat;
 use stratafs_sys::stat::{self, Stat};
 
 use crate::PassthroughFs;
 use crate::node::{Identity, Node};
 use crate::owner::host_kind;
+
+/// How often a lookup starts again because names in the directory were removed meanwhile.
+const ATTEMPTS: usize = 16;
 
 impl PassthroughFs {
     /// Finds `name` in `parent`: one system call for an object that is known, and whose record has
@@ -61,9 +65,37 @@ impl PassthroughFs {
         dir: &OwnedFd,
         name: Name<'_>,
     ) -> Result<(Arc<Node>, Attr)> {
+        for _ in 0..ATTEMPTS {
+            let before = parent.removals.load(Ordering::SeqCst);
+            let busy = parent.removing.load(Ordering::SeqCst) > 0;
+            let (node, attr) = self.find_once(dir, name)?;
+            if !self.place(&node, parent, name) {
+                return self.counted(node, attr);
+            }
+            // Whoever takes the name away pins the node first, if it is there to be seen. One who
+            // came before it was has not.
+            if !busy && parent.removals.load(Ordering::SeqCst) == before {
+                return self.counted(node, attr);
+            }
+            let gone = node.remove_place(parent, name);
+            self.table.release(gone, &self.pins);
+            self.forget_node(&node, 1);
+            std::thread::yield_now();
+        }
+        // Names come and go too fast to rely on this one: the object is pinned until it is
+        // forgotten.
+        let fd = Arc::new(self.with_room(|| openat::pin_child(dir.as_fd(), name))?);
+        let (node, attr) = self.adopt(&fd)?;
+        let pinned = self.pins.keep(&self.table, &node, &fd);
+        self.counted(node, if pinned { Ok(attr) } else { Err(Errno::ENFILE) })
+    }
+
+    /// [`find`](Self::find) without a note of the name, and with the attributes' outcome apart.
+    fn find_once(&self, dir: &OwnedFd, name: Name<'_>) -> Result<(Arc<Node>, Result<Attr>)> {
         let stat = stat::of_child(dir.as_fd(), name)?;
         if let Some(known) = Identity::of(&stat).and_then(|identity| self.table.find(identity, 1)) {
-            return self.found(parent, name, known, |node| self.attr(node, &stat));
+            let attr = self.attr(&known, &stat);
+            return Ok((known, attr));
         }
         if !self.is_virtual()
             && let Some(identity) = Identity::of(&stat)
@@ -71,12 +103,32 @@ impl PassthroughFs {
             // What one call told is all there is to know: it is pinned when it is used.
             let kind = host_kind(&stat);
             let node = self.table.enter(identity, kind, kind);
-            return self.found(parent, name, node, |_| Ok(self.shape(&stat, None)));
+            return Ok((node, Ok(self.shape(&stat, None))));
         }
         // The record must be that of the object whose attributes these are, so both are asked of
         // one descriptor.
         let fd = Arc::new(self.with_room(|| openat::pin_child(dir.as_fd(), name))?);
-        self.find_pinned(parent, name, &fd)
+        let (node, attr) = self.adopt(&fd)?;
+        self.pins.keep(&self.table, &node, &fd);
+        Ok((node, Ok(attr)))
+    }
+
+    /// Gives the count of `node` back where its attributes can't be told.
+    fn counted(&self, node: Arc<Node>, attr: Result<Attr>) -> Result<(Arc<Node>, Attr)> {
+        match attr {
+            Ok(attr) => Ok((node, attr)),
+            Err(errno) => {
+                self.forget_node(&node, 1);
+                Err(errno)
+            }
+        }
+    }
+
+    /// Notes that `name` in `parent` leads to `node`, and says whether that is new.
+    pub(crate) fn place(&self, node: &Node, parent: &Arc<Node>, name: Name<'_>) -> bool {
+        let (new, gone) = node.add_place(parent, name);
+        self.table.release(gone, &self.pins);
+        new
     }
 
     /// The object that `fd` holds, found as `name` in `parent`, its lookup count raised by one.
@@ -87,10 +139,9 @@ impl PassthroughFs {
         fd: &Arc<OwnedFd>,
     ) -> Result<(Arc<Node>, Attr)> {
         let (node, attr) = self.adopt(fd)?;
-        // The name is noted before the pin: what has no name can't be unpinned.
-        let found = self.found(parent, name, node, |_| Ok(attr))?;
-        self.pins.keep(&self.table, &found.0, fd);
-        Ok(found)
+        self.place(&node, parent, name);
+        self.pins.keep(&self.table, &node, fd);
+        Ok((node, attr))
     }
 
     /// The node of the object that `fd` holds, its lookup count raised by one.
@@ -112,43 +163,32 @@ impl PassthroughFs {
         self.table.enter(self.identity(stat, fd), kind, host_kind(stat))
     }
 
-    /// Ends a lookup: `node` was counted, and gives the count back if `attr` fails.
-    fn found(
-        &self,
-        parent: &Arc<Node>,
-        name: Name<'_>,
-        node: Arc<Node>,
-        attr: impl FnOnce(&Arc<Node>) -> Result<Attr>,
-    ) -> Result<(Arc<Node>, Attr)> {
-        let gone = node.add_place(parent, name);
-        self.table.release(gone, &self.pins);
-        match attr(&node) {
-            Ok(attr) => Ok((node, attr)),
-            Err(errno) => {
-                self.forget_node(&node, 1);
-                Err(errno)
-            }
-        }
-    }
-
     /// The node that `name` in `dir` leads to, if it is one that a client knows; not counted.
-    pub(crate) fn known_child(&self, dir: &OwnedFd, name: Name<'_>) -> Option<Arc<Node>> {
-        let stat = stat::of_child(dir.as_fd(), name).ok()?;
-        match Identity::of(&stat) {
-            Some(identity) => self.table.find(identity, 0),
+    ///
+    /// # Errors
+    /// `ENFILE`: where it takes a descriptor to tell, and none is left.
+    pub(crate) fn known_child(&self, dir: &OwnedFd, name: Name<'_>) -> Result<Option<Arc<Node>>> {
+        let Ok(stat) = stat::of_child(dir.as_fd(), name) else { return Ok(None) };
+        let identity = match Identity::of(&stat) {
+            Some(identity) => identity,
             None => {
-                let fd = openat::pin_child(dir.as_fd(), name).ok()?;
-                let stat = stat::of(fd.as_fd()).ok()?;
-                self.table.find(self.identity(&stat, &fd), 0)
+                let fd = match self.with_room(|| openat::pin_child(dir.as_fd(), name)) {
+                    Ok(fd) => fd,
+                    Err(Errno::ENFILE) => return Err(Errno::ENFILE),
+                    Err(_) => return Ok(None),
+                };
+                self.identity(&stat::of(fd.as_fd())?, &fd)
             }
-        }
+        };
+        Ok(self.table.find(identity, 0))
     }
 
     pub(crate) fn entry(&self, node: &Node, attr: Attr) -> Entry {
         let cache = &self.options.cache;
-        // Node ids are never used again, so there is nothing for a generation to tell apart.
-        let mut entry =
-            Entry::new(node.id, attr).with_timeouts(cache.entry_timeout, cache.attr_timeout);
+        // Node ids are never used again, so they tell apart what inode numbers do not.
+        let mut entry = Entry::new(node.id, attr)
+            .with_timeouts(cache.entry_timeout, cache.attr_timeout)
+            .with_generation(Generation(node.id.0));
         if node.is_dir() && !self.devices.is_root(node.dev) {
             let state = node.state.lock();
             entry.submount = state.places.first().is_some_and(|place| place.parent.dev != node.dev);

@@ -6,7 +6,8 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use stratafs_core::{FileType, Name, NameBuf, NodeId, Timestamp};
+use stratafs_core::name::NAME_MAX;
+use stratafs_core::{FileType, Name, NameBuf, NodeId, Result, Timestamp};
 use stratafs_sys::stat::Stat;
 
 use crate::record::Record;
@@ -48,6 +49,25 @@ fn nanoseconds(time: Timestamp) -> u64 {
 pub(crate) struct Place {
     pub(crate) parent: Arc<Node>,
     pub(crate) name: NameBuf,
+}
+
+/// A copy of a name on the stack.
+pub(crate) struct ShortName {
+    bytes: [u8; NAME_MAX],
+    len: usize,
+}
+
+impl ShortName {
+    fn new(name: &[u8]) -> Self {
+        let mut bytes = [0; NAME_MAX];
+        let len = name.len().min(NAME_MAX);
+        bytes[..len].copy_from_slice(&name[..len]);
+        Self { bytes, len }
+    }
+
+    pub(crate) fn as_name(&self) -> Result<Name<'_>> {
+        Ok(Name::new(&self.bytes[..self.len])?)
+    }
 }
 
 /// How many names of one object are kept. Beyond it the oldest is let go of: an object with more
@@ -109,6 +129,10 @@ pub(crate) struct Node {
     pub(crate) lookups: AtomicU64,
     /// What else needs it: handles, and children that are found by it.
     pub(crate) uses: AtomicU64,
+    /// How many removals and renames of names in it are under way, and how many there ever were:
+    /// what tells a lookup that its name may have gone before the node was there to be seen.
+    pub(crate) removing: AtomicU32,
+    pub(crate) removals: AtomicU32,
     /// Used since the clock's hand last passed.
     pub(crate) touched: AtomicBool,
     pub(crate) state: Mutex<State>,
@@ -125,6 +149,8 @@ impl Node {
             dev: identity.dev,
             lookups: AtomicU64::new(0),
             uses: AtomicU64::new(0),
+            removing: AtomicU32::new(0),
+            removals: AtomicU32::new(0),
             touched: AtomicBool::new(false),
             state: Mutex::new(State {
                 identity,
@@ -188,16 +214,23 @@ impl Node {
         self.state.lock().places.clone()
     }
 
-    /// Notes that `name` in `parent` leads here. Gives what is no longer kept for it, to be
-    /// released with [`Table::release`](crate::table::Table::release).
+    /// The name that was noted last, without an allocation.
+    pub(crate) fn last_place(&self) -> Option<(Arc<Self>, ShortName)> {
+        let state = self.state.lock();
+        let place = state.places.last()?;
+        Some((Arc::clone(&place.parent), ShortName::new(place.name.as_bytes())))
+    }
+
+    /// Notes that `name` in `parent` leads here, and says whether that is new. Gives what is no
+    /// longer kept for it, to be released with [`Table::release`](crate::table::Table::release).
     #[must_use]
-    pub(crate) fn add_place(&self, parent: &Arc<Self>, name: Name<'_>) -> Vec<Place> {
+    pub(crate) fn add_place(&self, parent: &Arc<Self>, name: Name<'_>) -> (bool, Vec<Place>) {
         let mut state = self.state.lock();
         let known = |place: &Place| {
             Arc::ptr_eq(&place.parent, parent) && place.name.as_bytes() == name.as_bytes()
         };
         if state.dead || state.places.iter().any(known) {
-            return Vec::new();
+            return (false, Vec::new());
         }
         let gone = if self.is_dir() {
             // A directory has one name.
@@ -209,7 +242,7 @@ impl Node {
         };
         parent.uses.fetch_add(1, Ordering::AcqRel);
         state.places.push(Place { parent: Arc::clone(parent), name: name.to_owned() });
-        gone
+        (true, gone)
     }
 
     /// Notes that `name` in `parent` no longer leads here.

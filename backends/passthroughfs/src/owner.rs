@@ -221,7 +221,11 @@ impl PassthroughFs {
     ) -> Result<()> {
         let _updating = node.update.lock();
         let stat = stat::of(fd)?;
-        let before = self.read_record(fd, &stat)?;
+        let cached = node.state.lock().record;
+        let before = match cached {
+            Some(cached) if cached.settled && cached.ctime == stat.ctime => cached.record,
+            _ => self.read_record(fd, &stat)?,
+        };
         let mut record = before.unwrap_or_else(|| self.implied_record(&stat));
         let kept = record;
         change(&mut record);

@@ -42,7 +42,7 @@ impl Pins {
     }
 
     /// Keeps `fd` as the pin of `node`, if there is room or room can be made, and says whether the
-    /// node is pinned now.
+    /// node is pinned now, or in no need of it any more.
     pub(crate) fn keep(&self, table: &Table, node: &Arc<Node>, fd: &Arc<OwnedFd>) -> bool {
         if !self.make_room(table) {
             return node.state.lock().pin.is_some();
@@ -50,7 +50,7 @@ impl Pins {
         {
             let mut state = node.state.lock();
             if state.dead || state.pin.is_some() {
-                return state.pin.is_some();
+                return true;
             }
             state.pin = Some(Arc::clone(fd));
         }

@@ -19,6 +19,23 @@ impl Drop for Busy {
     }
 }
 
+/// A directory that a name is about to be taken from.
+pub(crate) struct Removing<'a>(&'a Node);
+
+impl<'a> Removing<'a> {
+    pub(crate) fn new(dir: &'a Node) -> Self {
+        dir.removing.fetch_add(1, Ordering::SeqCst);
+        dir.removals.fetch_add(1, Ordering::SeqCst);
+        Self(dir)
+    }
+}
+
+impl Drop for Removing<'_> {
+    fn drop(&mut self) {
+        self.0.removing.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 impl PassthroughFs {
     pub(crate) fn remove_file(&self, parent: NodeId, name: Name<'_>) -> Result<()> {
         self.remove(parent, name, at::remove_file)
@@ -36,7 +53,8 @@ impl PassthroughFs {
     ) -> Result<()> {
         let parent = self.writable_dir(parent)?;
         let dir = self.pin(&parent)?;
-        let known = self.hold_child(&dir, name)?;
+        let _removing = Removing::new(&parent);
+        let known = self.hold_child(&dir, name, true)?;
         call(dir.as_fd(), name)?;
         if let Some(Busy(node)) = &known {
             let gone = node.remove_place(&parent, name);
@@ -49,20 +67,22 @@ impl PassthroughFs {
     /// whatever becomes of the name.
     ///
     /// # Errors
-    /// `ENFILE`: there is no descriptor left for it.
-    pub(crate) fn hold_child(&self, dir: &OwnedFd, name: Name<'_>) -> Result<Option<Busy>> {
-        let Some(node) = self.known_child(dir, name) else { return Ok(None) };
+    /// `ENFILE`: there is no descriptor left for it, and it is to lose its name.
+    pub(crate) fn hold_child(
+        &self,
+        dir: &OwnedFd,
+        name: Name<'_>,
+        loses_name: bool,
+    ) -> Result<Option<Busy>> {
+        let Some(node) = self.known_child(dir, name)? else { return Ok(None) };
         node.state.lock().busy += 1;
         let busy = Busy(node);
-        let node = &busy.0;
-        let needed =
-            node.lookups.load(Ordering::Acquire) > 0 || node.uses.load(Ordering::Acquire) > 0;
-        if needed {
-            match self.pin_fast(node) {
-                // It went between: the call itself will tell.
-                Ok(()) | Err(Errno::ESTALE) => {}
-                Err(errno) => return Err(errno),
-            }
+        // One that nobody needs at this moment may be looked up before its name is gone.
+        match self.pin_fast(&busy.0, dir, name) {
+            // It went between: the call itself will tell.
+            Ok(()) | Err(Errno::ESTALE) => {}
+            Err(Errno::ENFILE) if !loses_name => {}
+            Err(errno) => return Err(errno),
         }
         Ok(Some(busy))
     }

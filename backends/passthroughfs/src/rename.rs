@@ -8,7 +8,7 @@ use stratafs_sys::at::{self, Place, Rename};
 
 use crate::PassthroughFs;
 use crate::node::Node;
-use crate::remove::Busy;
+use crate::remove::{Busy, Removing};
 
 impl PassthroughFs {
     /// Moves `name` in `parent` to `new_name` in `new_parent`.
@@ -29,8 +29,10 @@ impl PassthroughFs {
         let new_parent = self.writable_dir(new_parent)?;
         let from_dir = self.pin(&parent)?;
         let to_dir = self.pin(&new_parent)?;
-        let moved = self.hold_child(&from_dir, name)?;
-        let replaced = self.hold_child(&to_dir, new_name)?;
+        let exchange = flags.contains(RenameFlags::EXCHANGE);
+        let _removing = (Removing::new(&parent), Removing::new(&new_parent));
+        let moved = self.hold_child(&from_dir, name, false)?;
+        let replaced = self.hold_child(&to_dir, new_name, !exchange)?;
         let from = Place { dir: from_dir.as_fd(), name };
         let to = Place { dir: to_dir.as_fd(), name: new_name };
         at::rename(from, to, host)?;
@@ -40,7 +42,6 @@ impl PassthroughFs {
             // Two names of one object: nothing happened.
             return Ok(());
         }
-        let exchange = flags.contains(RenameFlags::EXCHANGE);
         if let Some(Busy(node)) = &moved {
             self.moved(node, (&parent, name), Some((&new_parent, new_name)));
         }
@@ -59,8 +60,9 @@ impl PassthroughFs {
         to: Option<(&Arc<Node>, Name<'_>)>,
     ) {
         // The new name first: with none at all it would count as removed.
-        let gone = to.map(|(parent, name)| node.add_place(parent, name));
-        self.table.release(gone.unwrap_or_default(), &self.pins);
+        if let Some((parent, name)) = to {
+            self.place(node, parent, name);
+        }
         let gone = node.remove_place(from.0, from.1);
         self.table.release(gone, &self.pins);
     }

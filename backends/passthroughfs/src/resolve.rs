@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use stratafs_core::{Errno, NodeId, Result};
+use stratafs_core::{Errno, Name, NodeId, Result};
 use stratafs_sys::stat::{self, Stat};
 use stratafs_sys::{handle, openat};
 
@@ -113,26 +113,33 @@ impl PassthroughFs {
 
     /// Opens `place`, whose directory is `dir`, and makes sure that `node` is there.
     fn step(&self, node: &Arc<Node>, place: &Place, dir: &OwnedFd) -> Result<Arc<OwnedFd>> {
-        let name = place.name.as_name();
+        let fd = self.open_same(node, dir, place.name.as_name())?;
+        self.pins.keep(&self.table, node, &fd);
+        Ok(fd)
+    }
+
+    /// Opens `name` in `dir`, if `node` is there.
+    fn open_same(&self, node: &Arc<Node>, dir: &OwnedFd, name: Name<'_>) -> Result<Arc<OwnedFd>> {
         let fd = match self.with_room(|| openat::pin_child(dir.as_fd(), name)) {
             Ok(fd) => Arc::new(fd),
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => return Err(Errno::ESTALE),
             Err(errno) => return Err(errno),
         };
         let stat = stat::of(fd.as_fd())?;
-        if self.identity(&stat, &fd) != node.identity() {
-            return Err(Errno::ESTALE);
-        }
-        self.pins.keep(&self.table, node, &fd);
-        Ok(fd)
+        if self.identity(&stat, &fd) == node.identity() { Ok(fd) } else { Err(Errno::ESTALE) }
     }
 
-    /// Pins `node` so that it stays usable without a name, for as long as something needs it.
+    /// Pins `node`, to which `name` in `dir` leads, so that it stays usable without a name, for as
+    /// long as something needs it.
     ///
     /// # Errors
-    /// As [`pin`](Self::pin), and `ENFILE`: the budget is full of nodes without a name.
-    pub(crate) fn pin_fast(&self, node: &Arc<Node>) -> Result<()> {
-        let fd = self.pin(node)?;
+    /// `ESTALE`: the name leads to another object. `ENFILE`: the budget is full of nodes without a
+    /// name.
+    pub(crate) fn pin_fast(&self, node: &Arc<Node>, dir: &OwnedFd, name: Name<'_>) -> Result<()> {
+        let fd = match node.pinned() {
+            Some(fd) => fd,
+            None => self.open_same(node, dir, name)?,
+        };
         if self.pins.keep(&self.table, node, &fd) { Ok(()) } else { Err(Errno::ENFILE) }
     }
 
@@ -157,9 +164,9 @@ impl PassthroughFs {
         if let Some(fd) = node.pinned() {
             return Ok(stat::of(fd.as_fd())?);
         }
-        if let Some(place) = node.places().pop()
-            && let Some(dir) = place.parent.pinned()
-            && let Ok(stat) = stat::of_child(dir.as_fd(), place.name.as_name())
+        if let Some((parent, name)) = node.last_place()
+            && let Some(dir) = parent.pinned()
+            && let Ok(stat) = stat::of_child(dir.as_fd(), name.as_name()?)
             && Identity::of(&stat) == Some(node.identity())
         {
             return Ok(stat);

@@ -5,11 +5,12 @@
 //! `security.`, are kept as `user.stratafs.trusted.…`, so that a capability that a client gives to
 //! a file is none on the host.
 
-use std::ffi::{CStr, CString};
-use std::os::fd::AsFd;
-use std::os::fd::OwnedFd;
+use std::ffi::CStr;
+use std::ops::Deref;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use stratafs_core::name::XATTR_NAME_MAX;
 use stratafs_core::{Context, Errno, FileType, NodeId, Result, XattrMode, XattrName};
 
 use crate::PassthroughFs;
@@ -26,15 +27,42 @@ const LIST_MAX: usize = 65_536;
 /// The longest value: XATTR_SIZE_MAX of linux/limits.h.
 const VALUE_MAX: usize = 65_536;
 
-impl PassthroughFs {
-    /// The name that the host keeps a client's attribute by; `None` where it keeps none such.
-    pub(crate) fn host_xattr(&self, name: &[u8]) -> Option<CString> {
-        let private = self.is_virtual() && is_privileged(name);
-        if !private && !is_privileged(name) && !name.starts_with(b"user.") {
+/// The host's name of an attribute, on the stack.
+pub(crate) struct HostName {
+    bytes: [u8; PRIVATE.len() + XATTR_NAME_MAX + 1],
+    len: usize,
+}
+
+impl HostName {
+    fn new(prefix: &[u8], name: &[u8]) -> Option<Self> {
+        let mut bytes = [0; PRIVATE.len() + XATTR_NAME_MAX + 1];
+        let len = prefix.len() + name.len();
+        // A NUL stays behind it, and none is in a name.
+        if len >= bytes.len() {
             return None;
         }
-        let host = if private { [PRIVATE, name].concat() } else { name.to_vec() };
-        CString::new(host).ok()
+        bytes[..prefix.len()].copy_from_slice(prefix);
+        bytes[prefix.len()..len].copy_from_slice(name);
+        Some(Self { bytes, len })
+    }
+}
+
+impl Deref for HostName {
+    type Target = CStr;
+
+    fn deref(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.bytes).unwrap_or(c"")
+    }
+}
+
+impl PassthroughFs {
+    /// The name that the host keeps a client's attribute by; `None` where it keeps none such.
+    pub(crate) fn host_xattr(&self, name: &[u8]) -> Option<HostName> {
+        let private = self.is_virtual() && is_privileged(name);
+        if !private && !is_privileged(name) && !is_user(name) {
+            return None;
+        }
+        HostName::new(if private { PRIVATE } else { b"" }, name)
     }
 
     /// Whether the attribute that the host keeps by `name` is this filesystem's own.
@@ -47,9 +75,9 @@ impl PassthroughFs {
     /// # Errors
     /// `EOPNOTSUPP`: attributes of this kind are not kept. What `hidden` says: it is this
     /// filesystem's own.
-    fn asked(&self, cx: &Context<'_>, name: XattrName<'_>, hidden: Errno) -> Result<CString> {
+    fn asked(&self, cx: &Context<'_>, name: XattrName<'_>, hidden: Errno) -> Result<HostName> {
         if cx.is_internal() && name.as_bytes() == RECORD.to_bytes() {
-            return Ok(RECORD.to_owned());
+            return HostName::new(b"", RECORD.to_bytes()).ok_or(Errno::EINVAL);
         }
         if !self.options.xattr {
             return Err(Errno::EOPNOTSUPP);
@@ -59,10 +87,7 @@ impl PassthroughFs {
         }
         let host = self.host_xattr(name.as_bytes()).ok_or(Errno::EOPNOTSUPP)?;
         // The kernel's limit, which the prefix may have passed.
-        if host.as_bytes().len() > stratafs_core::name::XATTR_NAME_MAX {
-            return Err(Errno::ERANGE);
-        }
-        Ok(host)
+        if host.len > XATTR_NAME_MAX { Err(Errno::ERANGE) } else { Ok(host) }
     }
 
     pub(crate) fn get_xattr(
@@ -74,7 +99,8 @@ impl PassthroughFs {
     ) -> Result<usize> {
         let host = self.asked(cx, name, Errno::ENODATA)?;
         let node = self.node(node)?;
-        if !takes_user(&node) && is_user(name.as_bytes()) && !cx.is_internal() {
+        let unkept = !takes_user(&node) && is_user(name.as_bytes()) && !cx.is_internal();
+        if unkept || self.is_single(&node) {
             return Err(Errno::ENODATA);
         }
         let fd = self.pin(&node)?;
@@ -120,7 +146,7 @@ impl PassthroughFs {
         cx: &Context<'_>,
         id: NodeId,
         name: XattrName<'_>,
-    ) -> Result<(Arc<Node>, Arc<OwnedFd>, CString)> {
+    ) -> Result<(Arc<Node>, Arc<OwnedFd>, HostName)> {
         self.writable()?;
         let host = self.asked(cx, name, Errno::EPERM)?;
         let node = self.node(id)?;
