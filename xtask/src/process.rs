@@ -42,12 +42,18 @@ pub(crate) fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
 }
 
-/// Whether a program of this name is on the path, or where Debian keeps an administrator's.
-pub(crate) fn on_path(program: &str) -> bool {
+/// A program of this name on the path, or where Debian keeps an administrator's.
+pub(crate) fn find_on_path(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
         .chain(["/usr/sbin".into(), "/sbin".into()])
-        .any(|directory| directory.join(program).is_file())
+        .map(|directory| directory.join(program))
+        .find(|program| program.is_file())
+}
+
+/// Whether there is a program of this name.
+pub(crate) fn on_path(program: &str) -> bool {
+    find_on_path(program).is_some()
 }
 
 fn shown(command: &Command) -> String {

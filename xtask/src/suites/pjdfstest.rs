@@ -4,15 +4,17 @@
 //! must pass, and only what it skips may be skipped.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::ffi::OsString;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
+use std::{env, fs, iter};
 
 use anyhow::{Context, Result, bail};
 
 use super::{Tally, Targets};
-use crate::process::{is_root, run_collecting};
+use crate::process::{find_on_path, is_root, run_collecting};
 use crate::target::{Mounted, Scratch, Target};
 use crate::tools::PJDFSTEST;
 
@@ -88,6 +90,7 @@ fn outcomes(program: &Path, target: &Target, scratch: &Scratch, name: &str) -> R
     let other = Target::Tmpfs.mount(scratch, &format!("{name}-other"))?;
     let mounted = target.mount(scratch, &suitable(scratch, name))?;
     let config = scratch.file(&format!("{name}.toml"));
+    let path = path_with_plain_mount(scratch)?;
     let mut all = Outcomes::new();
     for remounting in [false, true] {
         fs::write(&config, configuration(remounting))?;
@@ -96,7 +99,7 @@ fn outcomes(program: &Path, target: &Target, scratch: &Scratch, name: &str) -> R
         if remounting {
             command.arg(REMOUNTING);
         }
-        command.env("NO_COLOR", "1").env("RUST_BACKTRACE", "0");
+        command.env("NO_COLOR", "1").env("RUST_BACKTRACE", "0").env("PATH", &path);
         let log = scratch.file(&format!("{name}-{remounting}.log"));
         let ended = run_collecting(&mut command, &log, DEADLINE)
             .with_context(|| format!("on {}", target.label()))?;
@@ -110,6 +113,20 @@ fn outcomes(program: &Path, target: &Target, scratch: &Scratch, name: &str) -> R
     }
     finish(mounted, other)?;
     Ok(all)
+}
+
+/// A path on which `mount` calls no helper: the tests remount by `mount -o remount,ro`, for which the
+/// helper of the package fuse3 would start a second server in the place of asking the kernel.
+fn path_with_plain_mount(scratch: &Scratch) -> Result<OsString> {
+    let real = find_on_path("mount").context("mount is not installed")?;
+    let directory = scratch.file("bin");
+    let script = directory.join("mount");
+    fs::create_dir_all(&directory)?;
+    fs::write(&script, format!("#!/bin/sh\nexec {} -i \"$@\"\n", real.display()))?;
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+    let inherited = env::var_os("PATH").unwrap_or_default();
+    let all = iter::once(directory).chain(env::split_paths(&inherited));
+    env::join_paths(all).context("the path has a directory with a colon")
 }
 
 fn finish(mounted: Mounted, other: Mounted) -> Result<()> {
