@@ -48,7 +48,8 @@ pub(super) struct Mount {
     #[arg(short = 'o', value_name = "OPTIONS")]
     options: Vec<OsString>,
 
-    /// Return as soon as the filesystem is ready and serve it in the background
+    /// Return as soon as the filesystem is ready and serve it in the background, where nothing more
+    /// is logged
     #[arg(long)]
     background: bool,
 
