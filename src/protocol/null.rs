@@ -1,5 +1,6 @@
 //! A filesystem that does nothing: what a request costs by itself, and a seam for fuzzing.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use stratafs_core::{
@@ -10,28 +11,25 @@ use stratafs_core::{
 
 /// The one file.
 const FILE: NodeId = NodeId(2);
-/// The handle of every open of `node`: one for each kind, for a handle is open on one node.
-fn handle(node: NodeId, dir: bool) -> HandleId {
-    HandleId(node.0.wrapping_mul(2).wrapping_add(u64::from(dir)))
-}
-
 /// Long enough for any test.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A directory in which every name is the same empty-handed file: reads give zeros, writes vanish,
 /// nothing is counted, nothing fails.
 ///
-/// It keeps no lookup counts and no handles, so it can be asked for anything in any order.
-#[derive(Clone, Copy, Debug, Default)]
+/// It keeps no lookup counts and no handles, though it numbers them, so it can be asked for anything
+/// in any order.
+#[derive(Debug, Default)]
 pub struct NullFs {
     entries: u64,
+    handles: AtomicU64,
 }
 
 impl NullFs {
     /// A root that lists as empty.
     #[must_use]
     pub const fn new() -> Self {
-        Self { entries: 0 }
+        Self { entries: 0, handles: AtomicU64::new(0) }
     }
 
     /// The same with a root that lists `entries` names.
@@ -39,6 +37,11 @@ impl NullFs {
     pub const fn with_entries(mut self, entries: u64) -> Self {
         self.entries = entries;
         self
+    }
+
+    fn opened(&self) -> Opened {
+        let last = self.handles.fetch_add(1, Ordering::Relaxed);
+        Opened::new(HandleId(last.wrapping_add(1)), OpenedFlags::empty())
     }
 
     fn attr(node: NodeId) -> Attr {
@@ -126,8 +129,8 @@ impl DynFileSystem for NullFs {
         Ok(())
     }
 
-    fn open(&self, _: &Context<'_>, node: NodeId, _: OpenFlags, _: bool) -> Result<Opened> {
-        Ok(Opened::new(handle(node, false), OpenedFlags::empty()))
+    fn open(&self, _: &Context<'_>, _: NodeId, _: OpenFlags, _: bool) -> Result<Opened> {
+        Ok(self.opened())
     }
 
     fn create(
@@ -139,7 +142,7 @@ impl DynFileSystem for NullFs {
         _: OpenFlags,
         _: bool,
     ) -> Result<(Entry, Opened)> {
-        Ok((Self::entry(), Opened::new(handle(FILE, false), OpenedFlags::empty())))
+        Ok((Self::entry(), self.opened()))
     }
 
     fn read(
@@ -171,8 +174,8 @@ impl DynFileSystem for NullFs {
         Ok(())
     }
 
-    fn opendir(&self, _: &Context<'_>, node: NodeId, _: OpenFlags) -> Result<Opened> {
-        Ok(Opened::new(handle(node, true), OpenedFlags::empty()))
+    fn opendir(&self, _: &Context<'_>, _: NodeId, _: OpenFlags) -> Result<Opened> {
+        Ok(self.opened())
     }
 
     fn readdir(

@@ -11,5 +11,6 @@ mod fuzz_twins;
 mod hello;
 mod model;
 mod peers;
+mod protocol;
 mod simple;
 mod tree;

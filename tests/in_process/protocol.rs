@@ -1,0 +1,12 @@
+//! The FUSE protocol, driven from bytes.
+
+mod alloc;
+mod hostile;
+mod init;
+mod ledger;
+mod locks;
+mod malformed;
+mod operations;
+mod recorder;
+mod requests;
+mod wire;

@@ -1,0 +1,160 @@
+//! Waits for locks, and the INTERRUPTs that end them.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use stratafs::protocol::{InitFlags, Opcode, SessionConfig, TransportKind};
+use stratafs_core::Errno;
+use stratafs_memfs::{Locks, MemFs};
+
+use super::recorder::Stage;
+use super::requests::lock_body;
+use super::wire::{Body, Client, Record, Told};
+
+const WRITE: u32 = 1;
+const NONE: u32 = 2;
+
+/// A client, and a file of it that owner 1 has locked.
+fn locked(stage: &Stage, transport: TransportKind) -> (Client, u64, u64) {
+    let mut client = Client::with_config(Arc::clone(&stage.fs), SessionConfig::new(transport));
+    client.init(45, InitFlags::all());
+    let (node, fh) = client.create(1, b"file");
+    client.ask(Opcode::Setlk, node, &lock_body(fh, 1, WRITE)).unwrap();
+    (client, node, fh)
+}
+
+fn stage() -> Stage {
+    Stage::new(MemFs::builder().locks(Locks::Remote))
+}
+
+/// Waits until a reply to `unique` came, and gives it.
+fn await_reply(record: &Record, unique: u64) -> Result<Vec<u8>, Errno> {
+    let begun = Instant::now();
+    loop {
+        let found = record.lock().iter().find_map(|told| match told {
+            Told::Replied(to, answer) if *to == unique => Some(answer.clone()),
+            _ => None,
+        });
+        if let Some(answer) = found {
+            return answer;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "no reply to {unique}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn setlkw_waits_without_its_worker_until_the_lock_is_free() {
+    let stage = stage();
+    let (mut client, node, fh) = locked(&stage, TransportKind::Dev);
+    let mut waiters = Vec::new();
+    for owner in 2..66 {
+        waiters.push(client.next_unique());
+        assert_eq!(client.send(Opcode::Setlkw.raw(), node, &lock_body(fh, owner, WRITE)), []);
+    }
+    assert_eq!(client.session.waiting(), 64);
+    client.ask(Opcode::Getattr, node, &Body::new().u32(0).u32(0).u64(0)).unwrap();
+    // Each that gets it gives it up again, whoever is next.
+    let record = Arc::clone(&client.record);
+    let mut owner_of = waiters.iter().copied().zip(2..66).collect::<Vec<_>>();
+    let body = lock_body(fh, 1, NONE);
+    client.keep_record(|client| client.send(Opcode::Setlk.raw(), node, &body));
+    while !owner_of.is_empty() {
+        let served = owner_of.iter().position(|(unique, _)| {
+            record.lock().iter().any(|told| *told == Told::Replied(*unique, Ok(vec![])))
+        });
+        let (_, owner) = owner_of.remove(served.expect("the lock is free, so somebody got it"));
+        let body = lock_body(fh, owner, NONE);
+        client.keep_record(|client| client.send(Opcode::Setlk.raw(), node, &body));
+    }
+    assert_eq!(client.session.waiting(), 0);
+}
+
+#[test]
+fn interrupt_ends_each_wait_with_eintr() {
+    let stage = stage();
+    let (mut client, node, fh) = locked(&stage, TransportKind::Dev);
+    let mut waiters = Vec::new();
+    for owner in 2..66 {
+        waiters.push(client.next_unique());
+        assert_eq!(client.send(Opcode::Setlkw.raw(), node, &lock_body(fh, owner, WRITE)), []);
+    }
+    let record = Arc::clone(&client.record);
+    for unique in waiters {
+        client.keep_record(|client| {
+            client.send(Opcode::Interrupt.raw(), 0, &Body::new().u64(unique))
+        });
+        assert_eq!(await_reply(&record, unique), Err(Errno::EINTR));
+    }
+    assert_eq!(client.session.waiting(), 0);
+}
+
+#[test]
+fn interrupt_that_comes_before_its_request_ends_it() {
+    let stage = stage();
+    let (mut client, node, fh) = locked(&stage, TransportKind::Dev);
+    let unique = client.next_unique() + 1;
+    client.tell(Opcode::Interrupt, 0, &Body::new().u64(unique));
+    let told = client.send(Opcode::Setlkw.raw(), node, &lock_body(fh, 2, WRITE));
+    assert_eq!(told, [Told::Replied(unique, Err(Errno::EINTR))]);
+    assert_eq!(client.session.waiting(), 0);
+}
+
+#[test]
+fn interrupt_of_what_does_not_wait_changes_nothing() {
+    let stage = stage();
+    let (mut client, node, fh) = locked(&stage, TransportKind::Dev);
+    for unique in 0..1000 {
+        client.tell(Opcode::Interrupt, 0, &Body::new().u64(unique));
+    }
+    client.ask(Opcode::Setlk, node, &lock_body(fh, 1, NONE)).unwrap();
+    client.ask(Opcode::Setlkw, node, &lock_body(fh, 2, WRITE)).unwrap();
+}
+
+#[test]
+fn destroy_ends_all_waits() {
+    let stage = stage();
+    let (mut client, node, fh) = locked(&stage, TransportKind::Dev);
+    let unique = client.next_unique();
+    assert_eq!(client.send(Opcode::Setlkw.raw(), node, &lock_body(fh, 2, WRITE)), []);
+    let record = Arc::clone(&client.record);
+    client.keep_record(|client| client.send(Opcode::Destroy.raw(), 0, &Body::new()));
+    assert_eq!(await_reply(&record, unique), Err(Errno::EINTR));
+    assert_eq!(client.session.waiting(), 0);
+}
+
+#[test]
+fn setlkw_over_virtio_never_waits() {
+    let stage = stage();
+    let (mut client, node, fh) = locked(&stage, TransportKind::Virtio);
+    let asked = client.ask(Opcode::Setlkw, node, &lock_body(fh, 2, WRITE));
+    assert_eq!(asked, Err(Errno::EAGAIN));
+    client.ask(Opcode::Setlk, node, &lock_body(fh, 1, NONE)).unwrap();
+    client.ask(Opcode::Setlkw, node, &lock_body(fh, 2, WRITE)).unwrap();
+}
+
+#[test]
+fn getlk_tells_the_lock_in_the_way_in_the_kernels_words() {
+    let stage = stage();
+    let (mut client, node, fh) = locked(&stage, TransportKind::Dev);
+    let end = i64::MAX.cast_unsigned();
+    let reply = client.ask(Opcode::Getlk, node, &lock_body(fh, 2, WRITE)).unwrap();
+    assert_eq!(reply, Body::new().u64(0).u64(end).u32(WRITE).u32(77).0);
+    let reply = client.ask(Opcode::Getlk, node, &lock_body(fh, 1, WRITE)).unwrap();
+    assert_eq!(reply[16..20], NONE.to_ne_bytes());
+}
+
+#[test]
+fn lock_that_makes_no_sense_is_einval() {
+    let stage = stage();
+    let (mut client, node, fh) = locked(&stage, TransportKind::Dev);
+    let body = |start: u64, end: u64, kind: u32| {
+        Body::new().u64(fh).u64(1).u64(start).u64(end).u32(kind).u32(0).u32(0).u32(0)
+    };
+    for (start, end, kind) in [(0, 0, 3), (0, 0, u32::MAX), (5, 4, 0), (1 << 63, u64::MAX, 0)] {
+        for opcode in [Opcode::Getlk, Opcode::Setlk, Opcode::Setlkw] {
+            let asked = client.ask(opcode, node, &body(start, end, kind));
+            assert_eq!(asked, Err(Errno::EINVAL), "{opcode:?} {start} {end} {kind}");
+        }
+    }
+}
