@@ -22,7 +22,7 @@ use super::notify::{self, Queue};
 use super::options::MountOptions;
 use super::worker::{self, Buffers, Workers};
 use crate::protocol::notice::INC_EPOCH_MINOR;
-use crate::protocol::{Scratch, Session, SessionConfig, SessionState, TransportKind};
+use crate::protocol::{Rejected, Scratch, Session, SessionConfig, SessionState, TransportKind};
 
 /// The largest request asked for, in bytes, where the kernel allows any: 16 MiB, from where on
 /// fewer requests no longer show and two buffers of that size per thread begin to.
@@ -190,14 +190,12 @@ fn handshake(
     let mut buffers = buffers(config);
     let mut scratch = Scratch::new(config);
     let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
-    // A kernel of another major version is told ours and asks once more.
     let mut requests = 0;
     let mut rejected = "the kernel did not begin with INIT".to_owned();
     while requests < 2 {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            let cause = "the kernel did not begin to speak FUSE".to_owned();
-            return Err(failed(Errno::ETIMEDOUT, cause, "see `dmesg`"));
+            return Err(failed(Errno::ETIMEDOUT, rejected, "see `dmesg`"));
         }
         match poll::readable([device.as_fd()], Some(left)) {
             Ok([ready]) if ready.any() => {}
@@ -222,7 +220,13 @@ fn handshake(
         }
         match session.state() {
             SessionState::Serving(negotiated) => return Ok(negotiated),
-            SessionState::Rejected(why) => rejected = why.to_string(),
+            SessionState::Rejected(why) => {
+                rejected = why.to_string();
+                // A kernel of a later major version was told ours, and asks once more.
+                if !matches!(why, Rejected::Version { major: 8.., .. }) {
+                    break;
+                }
+            }
             _ => {}
         }
     }
