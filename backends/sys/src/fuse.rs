@@ -40,6 +40,15 @@ pub fn clone(session: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     Ok(device)
 }
 
+/// The kernel's page size in bytes, in which it counts the size of requests.
+#[must_use]
+pub fn page_size() -> usize {
+    // SAFETY: the call takes an integer.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    // It cannot fail for this name; 4096 is the smallest of all.
+    usize::try_from(size).unwrap_or(4096)
+}
+
 /// Reads one request into `buffer` and answers its length.
 ///
 /// # Errors
@@ -114,6 +123,11 @@ mod tests {
     #[test]
     fn clone_ioctl_has_the_kernels_number() {
         assert_eq!(DEV_IOC_CLONE, 0x8004_e500);
+    }
+
+    #[test]
+    fn page_size_is_a_power_of_two_from_4096_on() {
+        assert!(page_size() >= 4096 && page_size().is_power_of_two());
     }
 
     #[test]

@@ -29,8 +29,6 @@ use crate::protocol::{Rejected, Scratch, Session, SessionConfig, SessionState, T
 const MAX_WRITE_LIMIT: usize = 16 << 20;
 /// What the kernel allows where it does not say: 256 pages (`FUSE_MAX_MAX_PAGES` before 6.13).
 const MAX_PAGES_DEFAULT: usize = 256;
-/// In bytes. The kernel counts in its own pages; counting in the smallest asks for no more.
-const PAGE: usize = 4096;
 /// Room before the data of a write: the kernel wants 80 bytes for headers (`fuse_dev_do_read`), a
 /// page keeps the data aligned.
 const HEADER_ROOM: usize = 4096;
@@ -158,15 +156,17 @@ fn devices(connection: OwnedFd, count: usize) -> std::io::Result<Vec<Arc<Device>
 
 /// The configuration for this kernel: requests as large as it allows.
 fn config() -> SessionConfig {
+    // Reads are bounded in pages alone, so with the wrong size they would outgrow the buffers.
+    let page = fuse::page_size();
     let limit = std::fs::read_to_string("/proc/sys/fs/fuse/max_pages_limit");
     let pages = limit
         .ok()
         .and_then(|text| text.trim().parse::<usize>().ok())
         .unwrap_or(MAX_PAGES_DEFAULT)
-        .clamp(1, MAX_WRITE_LIMIT / PAGE);
+        .clamp(1, MAX_WRITE_LIMIT / page);
     let mut config = SessionConfig::new(TransportKind::Dev);
     config.max_pages = u16::try_from(pages).unwrap_or(u16::MAX);
-    config.max_write = u32::try_from(pages * PAGE).unwrap_or(u32::MAX);
+    config.max_write = u32::try_from(pages * page).unwrap_or(u32::MAX);
     config
 }
 
@@ -424,13 +424,42 @@ impl Drop for Server {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::Opcode;
+    use crate::protocol::null::NullFs;
+    use std::io::Write as _;
+    use std::os::unix::net::UnixStream;
+
+    /// A handshake with a kernel that speaks FUSE `major`.`minor`, and then is silent.
+    fn handshake_with(major: u32, minor: u32) -> Result<Negotiated, MountError> {
+        let (ours, mut kernel) = UnixStream::pair().unwrap();
+        let fields = [56, Opcode::Init.raw(), 1, 0, 0, 0, 0, 0, 0, 0, major, minor, 1 << 17, 0];
+        kernel.write_all(&fields.map(u32::to_ne_bytes).concat()).unwrap();
+        let device = Arc::new(Device::new(ours.into()));
+        let config = config();
+        let session = Session::new(Arc::new(NullFs::new()), config, None);
+        let negotiated = handshake(&session, &config, &device, Path::new("/m"));
+        drop(kernel);
+        negotiated
+    }
+
+    #[test]
+    fn handshake_with_a_kernel_that_is_too_old_fails_at_once_in_words() {
+        assert_eq!(handshake_with(7, 31).unwrap().minor, 31);
+        for (major, minor) in [(7, 30), (6, 45)] {
+            let text = handshake_with(major, minor).unwrap_err().to_string();
+            assert!(
+                text.contains("EPROTO") && text.contains(&format!("{major}.{minor}")),
+                "{text}"
+            );
+        }
+    }
 
     #[test]
     fn config_asks_for_what_the_kernel_allows_within_the_limit() {
         let config = config();
         let bytes = config.max_write as usize;
-        assert_eq!(bytes, usize::from(config.max_pages) * PAGE);
-        assert!((PAGE..=MAX_WRITE_LIMIT).contains(&bytes));
+        assert_eq!(bytes, usize::from(config.max_pages) * fuse::page_size());
+        assert!((fuse::page_size()..=MAX_WRITE_LIMIT).contains(&bytes));
         assert_eq!(buffers(&config).request.len(), bytes + HEADER_ROOM);
     }
 }
