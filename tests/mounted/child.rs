@@ -124,5 +124,18 @@ fn serve() {
             std::process::exit(1);
         }
     }
+    assert_eq!(left_behind(), Vec::<String>::new());
     std::process::exit(0);
+}
+
+/// Descriptors of the device and threads of the server that outlived it.
+fn left_behind() -> Vec<String> {
+    let links = std::fs::read_dir("/proc/self/fd").unwrap();
+    let files = links.filter_map(|link| std::fs::read_link(link.ok()?.path()).ok());
+    let devices = files.map(|file| file.display().to_string()).filter(|file| file == "/dev/fuse");
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let names =
+        tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    let threads = names.filter(|name| name.starts_with("stratafs-"));
+    devices.chain(threads).collect()
 }

@@ -2,12 +2,13 @@
 
 use std::fs::{self, File};
 use std::process::Command;
+use std::thread;
 
 use stratafs_core::Errno;
 use stratafs_sys::creds;
 
 use crate::child;
-use crate::stage::{Mountpoint, wait_until};
+use crate::stage::{Mountpoint, join, wait_until};
 
 fn is_clean_after(signal: &str) {
     let Some(mountpoint) = Mountpoint::new() else { return };
@@ -61,6 +62,36 @@ fn sigkill_lets_the_connection_die_and_the_next_mount_takes_the_dead_one_away() 
     server.signal("TERM");
     assert!(server.wait().0.success());
     assert!(!mountpoint.is_mounted());
+}
+
+#[test]
+fn sigkill_under_load_ends_every_client_with_an_error() {
+    let Some(mountpoint) = Mountpoint::new() else { return };
+    let server = child::start(mountpoint.path(), "");
+    let clients: Vec<_> = (0..8)
+        .map(|client| {
+            let file = mountpoint.path().join(format!("{client}"));
+            thread::spawn(move || {
+                // Only an error ends it.
+                loop {
+                    let done = fs::write(&file, [b'x'; 10_000])
+                        .and_then(|()| fs::read(&file))
+                        .and_then(|_| fs::remove_file(&file));
+                    if let Err(error) = done {
+                        return Errno::from(error);
+                    }
+                }
+            })
+        })
+        .collect();
+    wait_until("all of them are at work", || fs::read_dir(mountpoint.path()).unwrap().count() >= 2);
+    server.signal("KILL");
+    server.wait();
+    for client in clients {
+        let errno = join(client);
+        // ECONNABORTED is what a request that was under way is told.
+        assert!([Errno::ENOTCONN, Errno::from_raw(103)].contains(&errno), "{errno}");
+    }
 }
 
 #[test]
