@@ -6,11 +6,14 @@
 mod child;
 #[cfg(feature = "cli")]
 mod cli;
+mod conformance;
 mod errors;
 mod lifecycle;
 mod locks;
+mod model;
 mod notify;
 mod probe;
+mod served;
 mod signals;
 mod stage;
 mod unprivileged;

@@ -11,7 +11,7 @@ use stratafs_core::{DynFileSystem, StatFs};
 use crate::capability::gaps_of;
 use crate::client::{Client, InProcess, Mounted};
 use crate::counted::Ledger;
-use crate::world::remove_all;
+use crate::world::{remove_all, settled};
 use crate::{Capabilities, Case, Failure, Place, Verdict, World, cases};
 
 /// Something that the conformance map runs on: a client of a filesystem, with what is known to be
@@ -25,7 +25,8 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// `fs`, driven in process. Every case ends with a leak check. What `fs` does not promise in
+    /// `fs`, driven in process. Every case ends with a leak check:
+    /// lookups, handles, blocks, inodes. What `fs` does not promise in
     /// its [`Features`](stratafs_core::Features) is a gap of itself.
     #[must_use]
     pub fn in_process(name: impl Into<String>, fs: Arc<dyn DynFileSystem>) -> Self {
@@ -167,22 +168,23 @@ impl Stack {
 
     /// Fails unless everything was given back: lookups, handles, blocks and inodes.
     pub(crate) fn leaks(&self, before: &StatFs) -> Verdict {
-        let Some(ledger) = &self.ledger else { return Ok(()) };
-        ledger.check()?;
+        if let Some(ledger) = &self.ledger {
+            ledger.check()?;
+        }
         if !self.capabilities().contains(Capabilities::ACCOUNTING) {
             return Ok(());
         }
-        let after = self.client.statfs()?;
         let used = |stat: &StatFs| {
             (stat.blocks.wrapping_sub(stat.bfree), stat.files.wrapping_sub(stat.ffree))
         };
-        if used(&after) == used(before) {
+        let before = used(before);
+        let client = &*self.client;
+        let after = settled(client, || Ok(used(&client.statfs()?)), &before)?;
+        if after == before {
             return Ok(());
         }
         Err(Failure::nowhere(format!(
-            "blocks and inodes in use are {:?} after the case, and were {:?} before",
-            used(&after),
-            used(before)
+            "blocks and inodes in use are {after:?} in the end, and were {before:?} at the start"
         )))
     }
 }

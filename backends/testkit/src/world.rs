@@ -1,6 +1,7 @@
 //! What a case has: a directory of its own on the filesystem under test, and calls in shell's terms.
 
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use stratafs_core::{
     Attr, Errno, FallocateMode, FileType, LockKind, OpenFlags, RenameFlags, Result, SeekTo,
@@ -8,7 +9,7 @@ use stratafs_core::{
 };
 
 use crate::client::{Caller, Client, Fd, InProcess, Listed};
-use crate::verdict::Failure;
+use crate::verdict::{Failure, Verdict, equal};
 
 /// The world of one case: an empty directory, and a client that works in it.
 ///
@@ -164,12 +165,46 @@ impl<'c> World<'c> {
         remove_all(self.client, &self.path(path))
     }
 
+    /// Checks that `probe` gives `want`, in the end: through a kernel, a close and the end of a node
+    /// reach a filesystem a little after the call that led to them.
+    ///
+    /// # Errors
+    /// What `probe` answers; in process something else at once, through a kernel after half a
+    /// minute.
+    #[track_caller]
+    pub fn settles<T: PartialEq + fmt::Debug>(
+        &self,
+        probe: impl Fn() -> Result<T>,
+        want: &T,
+        what: &str,
+    ) -> Verdict {
+        let got = settled(self.client, probe, want)?;
+        equal(&got, want, what)
+    }
+
     /// rename(2).
     ///
     /// # Errors
     /// The call's.
     pub fn rename(&self, from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) -> Result<()> {
         self.rename2(from, to, RenameFlags::empty())
+    }
+}
+
+/// What `probe` gives as soon as it is `want`, or when there is no point in waiting longer.
+pub(crate) fn settled<T: PartialEq>(
+    client: &dyn Client,
+    probe: impl Fn() -> Result<T>,
+    want: &T,
+) -> Result<T> {
+    let patience = Duration::from_secs(if client.in_process().is_some() { 0 } else { 30 });
+    let deadline = Instant::now() + patience;
+    loop {
+        let got = probe()?;
+        if got == *want || Instant::now() >= deadline {
+            return Ok(got);
+        }
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 

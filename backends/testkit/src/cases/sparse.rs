@@ -291,6 +291,7 @@ fn seek_data_in_data_stays(w: &World<'_>) -> Verdict {
 fn seek_hole_of_a_file_without_holes_is_its_end(w: &World<'_>) -> Verdict {
     let fd = lettered(w, "f", 3)?;
     w.write_all(fd, 3 * STEP, b"tail")?;
+    w.fsync(fd, false)?;
     equal(w.seek(fd, 0, SeekTo::Hole)?, 3 * STEP + 4, "where a hole is")?;
     equal(w.seek(fd, STEP + 7, SeekTo::Hole)?, 3 * STEP + 4, "where a hole is")?;
     w.close(fd)?;
@@ -321,6 +322,7 @@ fn seek_at_the_end_returns_enxio(w: &World<'_>) -> Verdict {
 fn seek_data_in_the_last_hole_returns_enxio(w: &World<'_>) -> Verdict {
     let fd = lettered(w, "f", 1)?;
     w.ftruncate(fd, 16 * STEP)?;
+    w.fsync(fd, false)?;
     refused(w.seek(fd, 8 * STEP, SeekTo::Data), Errno::ENXIO)?;
     w.close(fd)?;
     Ok(())

@@ -254,7 +254,9 @@ fn utimens_to_now_is_now(w: &World<'_>) -> Verdict {
     set(w, "f", Timestamp::new(100, 0), Timestamp::new(200, 0))?;
     w.utimens("f", Some(SetTime::Now), Some(SetTime::Now))?;
     let attr = w.stat("f")?;
-    holds(attr.atime >= born && attr.mtime >= born, "both times are now")
+    // A kernel that caches writes has a clock of its own, coarser than a filesystem's.
+    let now = [attr.atime, attr.mtime].iter().all(|time| time.sec + 1 >= born.sec);
+    holds(now, "both times are now, to the second")
 }
 
 fn utimens_sets_ctime_to_now(w: &World<'_>) -> Verdict {
