@@ -1,7 +1,7 @@
 //! From a mount to its end.
 
 use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
+use std::io::{Read as _, Seek as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::process::Command;
 use std::sync::Arc;
@@ -134,6 +134,32 @@ fn unmount_with_an_open_file_leaves_it_unusable_and_nothing_mounted() {
     // The connection goes with the last descriptor, which the last thread closed.
     wait_until("the connection is gone", || file.sync_all().is_err());
     assert_eq!(errno(file.metadata()), Errno::ENOTCONN);
+}
+
+#[test]
+fn unmount_under_load_ends_every_client_with_an_error() {
+    let Some(stage) = Stage::new(mem()) else { return };
+    let clients: Vec<_> = (0..8)
+        .map(|client| {
+            let mut file = File::create(stage.path(&format!("{client}"))).unwrap();
+            thread::spawn(move || {
+                // Only an error ends it.
+                loop {
+                    let again = file.rewind().and_then(|()| file.write_all(&[b'x'; 10_000]));
+                    if let Err(error) = again.and_then(|()| file.sync_all()) {
+                        return Errno::from(error);
+                    }
+                }
+            })
+        })
+        .collect();
+    stage.server.unmount().unwrap();
+    assert!(!stage.mountpoint.is_mounted());
+    for client in clients {
+        let errno = join(client);
+        // ECONNABORTED is what a request that was under way is told.
+        assert!([Errno::ENOTCONN, Errno::from_raw(103)].contains(&errno), "{errno}");
+    }
 }
 
 #[test]
