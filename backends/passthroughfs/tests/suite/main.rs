@@ -1,0 +1,13 @@
+//! What a host directory promises beyond the conformance map.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails right there")]
+
+mod budget;
+mod confinement;
+mod faults;
+mod identity;
+mod options;
+mod ownership;
+mod records;
+mod support;
