@@ -22,7 +22,7 @@ fn moment(time: SetTime, now: Timestamp) -> Timestamp {
 impl MemFs {
     pub(crate) fn attributes(&self, node: NodeId) -> Result<TimedAttr> {
         let node = self.node(node)?;
-        let attr = node.attr(&node.inode.read());
+        let attr = node.attr(&node.read());
         Ok(TimedAttr::new(attr, self.cache.attr_timeout))
     }
 
@@ -41,7 +41,7 @@ impl MemFs {
         let now = self.now();
         let freed;
         let attr = {
-            let mut inode = node.inode.write();
+            let mut inode = node.write();
             if inode.dead {
                 return Err(Errno::ESTALE);
             }

@@ -97,14 +97,14 @@ impl MemFs {
         let dir = self.node(parent)?;
         let hash = self.hash(name);
         let node = {
-            let mut inode = dir.inode.write();
+            let mut inode = dir.write_dir();
             if inode.live_dir_mut()?.get(hash, &name).is_some() {
                 return Err(Errno::EEXIST);
             }
             self.add(cx, &dir, &mut inode, (hash, name), new)?
         };
         self.tell_name(cx, parent, name);
-        let entry = self.entry(&node, &node.inode.read());
+        let entry = self.entry(&node, &node.read());
         Ok(entry)
     }
 
@@ -168,7 +168,7 @@ impl MemFs {
         let hash = self.hash(name);
         let now = self.now();
         let (node, is_new) = {
-            let mut inode = dir.inode.write();
+            let mut inode = dir.write_dir();
             match inode.live_dir_mut()?.get(hash, &name) {
                 Some(_) if flags.exclusive() => return Err(Errno::EEXIST),
                 Some(node) => {
@@ -222,7 +222,7 @@ impl MemFs {
         let dir = self.node(parent)?;
         let now = self.now();
         let (node, hold) = {
-            let inode = dir.inode.read();
+            let inode = dir.read_dir();
             inode.dir()?;
             if inode.nlink == 0 {
                 return Err(Errno::ENOENT);
@@ -230,13 +230,13 @@ impl MemFs {
             self.new_node(cx, &dir, &inode, New::file(mode, now), 0)?
         };
         {
-            let mut inode = node.inode.write();
+            let mut inode = node.write();
             inode.nlink = 0;
             inode.linkable = !flags.exclusive();
         }
         self.nodes.insert(node.ino, Arc::clone(&node))?;
         hold.keep();
-        let inode = node.inode.read();
+        let inode = node.read();
         let opened = place.open(&node, &inode, flags);
         let entry = self.entry(&node, &inode);
         drop(inode);
@@ -260,7 +260,7 @@ impl MemFs {
         let dir = self.node(parent)?;
         let hash = self.hash(name);
         let now = self.now();
-        let mut dir_inode = dir.inode.write();
+        let mut dir_inode = dir.write_dir();
         let entries = dir_inode.live_dir_mut()?;
         if entries.get(hash, &name).is_some() {
             return Err(Errno::EEXIST);
@@ -268,7 +268,7 @@ impl MemFs {
         if node.is_dir() {
             return Err(Errno::EPERM);
         }
-        let mut inode = node.inode.write();
+        let mut inode = node.write();
         if inode.nlink == 0 && !inode.linkable {
             return Err(Errno::ENOENT);
         }

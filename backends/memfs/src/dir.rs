@@ -9,6 +9,7 @@ use stratafs_core::{
 use crate::MemFs;
 use crate::entries::{DOT, DOTDOT};
 use crate::node::NodeArc;
+use crate::rank;
 
 /// Entries that are collected under one hold of the lock.
 const BATCH: usize = 32;
@@ -87,7 +88,7 @@ impl MemFs {
             return Err(Errno::ENOTDIR);
         }
         let now = self.now();
-        dir.touch(&dir.inode.read(), now);
+        dir.touch(&dir.read_dir(), now);
         if cookie < DOT && sink.add(&DirEntry::dot(dir.ino, DOT), None) == Added::Full {
             return Ok(());
         }
@@ -98,7 +99,7 @@ impl MemFs {
         loop {
             let mut batch = Batch::new();
             {
-                let inode = dir.inode.read();
+                let inode = dir.read_dir();
                 for (slot, node) in inode.dir()?.after(cookie.max(DOTDOT)) {
                     if !batch.push(slot.cookie, &slot.name, node, plus) {
                         break;
@@ -108,6 +109,7 @@ impl MemFs {
             if batch.len == 0 {
                 return Ok(());
             }
+            rank::assert_none();
             let mut full = false;
             for item in batch.items.into_iter().flatten() {
                 cookie = item.cookie;
@@ -131,7 +133,7 @@ impl MemFs {
         }
         let Ok(name) = Name::new(name) else { return false };
         let listed = DirEntry::new(item.ino, item.kind, name, item.cookie);
-        let entry = item.node.as_ref().map(|node| self.entry(node, &node.inode.read()));
+        let entry = item.node.as_ref().map(|node| self.entry(node, &node.read()));
         sink.add(&listed, entry.as_ref()) == Added::Taken
     }
 
@@ -140,7 +142,7 @@ impl MemFs {
         let mut buf = [0; 4096];
         let now = self.now();
         let target = {
-            let inode = node.inode.read();
+            let inode = node.read();
             let target = inode.target()?;
             node.touch(&inode, now);
             // At most 4095 bytes, by `make_symlink`.
@@ -148,6 +150,7 @@ impl MemFs {
             copy.copy_from_slice(target);
             copy
         };
+        rank::assert_none();
         sink.write_slice(target)
     }
 }

@@ -13,6 +13,7 @@ use crate::extent::{Piece, Pieces};
 use crate::handle::{Place, Want};
 use crate::lock::Owner;
 use crate::node::{Node, NodeArc};
+use crate::rank;
 
 /// How much of a write is taken from its source at a time, in bytes: it stays in a core's cache
 /// until it is copied to its place.
@@ -87,7 +88,7 @@ impl MemFs {
     ) -> Result<(Opened, Attr)> {
         let freed;
         let (handle, attr) = if flags.truncate() {
-            let mut inode = node.inode.write();
+            let mut inode = node.write();
             let handle = place.open(node, &inode, flags)?;
             freed = self.resize(&mut inode, 0, now);
             if kill_priv {
@@ -96,7 +97,7 @@ impl MemFs {
             (handle, node.attr(&inode))
         } else {
             freed = Ok(Default::default());
-            let inode = node.inode.read();
+            let inode = node.read();
             (place.open(node, &inode, flags)?, node.attr(&inode))
         };
         drop(freed);
@@ -118,7 +119,7 @@ impl MemFs {
         loop {
             let mut pieces = Pieces::default();
             let upto = {
-                let inode = node.inode.read();
+                let inode = node.read();
                 let file = inode.file()?;
                 if at == offset && at < end {
                     node.touch(&inode, now);
@@ -129,6 +130,7 @@ impl MemFs {
                 break;
             }
             at = upto;
+            rank::assert_none();
             for piece in pieces.into_pieces() {
                 let (put, all) = match piece {
                     Piece::Data(chunk, from, to) => {
@@ -159,7 +161,7 @@ impl MemFs {
         // From the client's page cache the handle is a guess, and need not be open for writing.
         let want = if flags.contains(WriteFlags::CACHE) { Want::Any } else { Want::Write };
         let node = self.opened(id, handle, want)?;
-        node.inode.read().file()?;
+        node.read().file()?;
         let size = size.min(source.remaining());
         let append = flags.contains(WriteFlags::APPEND) && !flags.contains(WriteFlags::CACHE);
         let step = if append { APPEND_STEP } else { WRITE_STEP };
@@ -168,6 +170,7 @@ impl MemFs {
             let mut done = 0;
             while done < size {
                 let want = (size - done).min(step);
+                rank::assert_none();
                 let written = fill(source, &mut buf[..want]).and_then(|filled| {
                     let at = if append { None } else { Some(offset.saturating_add(done as u64)) };
                     self.put(&node, at, &buf[..filled], flags, now)
@@ -204,7 +207,7 @@ impl MemFs {
         if data.is_empty() {
             return Ok(0);
         }
-        let mut inode = node.inode.write();
+        let mut inode = node.write();
         let file = inode.file_mut()?;
         let at = at.unwrap_or(file.size);
         if at >= MAX_FILE {

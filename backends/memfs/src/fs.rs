@@ -22,6 +22,7 @@ use crate::handle::{Handles, Want};
 use crate::lock::LockTable;
 use crate::node::{Body, Inode, Node, NodeArc};
 use crate::notify::Clients;
+use crate::rank;
 use crate::table::Numbered;
 
 /// A filesystem in memory. See the crate's documentation.
@@ -173,6 +174,7 @@ impl MemFs {
     }
 
     pub(crate) fn now(&self) -> Timestamp {
+        rank::assert_none();
         self.clock.now()
     }
 
@@ -195,7 +197,7 @@ impl MemFs {
             return;
         }
         let body = {
-            let mut inode = node.inode.write();
+            let mut inode = node.write();
             if inode.dead || inode.nlink != 0 || !node.is_idle() {
                 return;
             }
@@ -213,8 +215,8 @@ impl MemFs {
 impl Drop for MemFs {
     /// Takes the tree apart flat: dropping it from the root would recurse as deep as it is.
     fn drop(&mut self) {
-        self.nodes.each(|node| {
-            if let Ok(entries) = node.inode.write().dir_mut() {
+        self.nodes.each_mut(|node| {
+            if let Ok(entries) = node.write().dir_mut() {
                 entries.clear();
             }
         });

@@ -28,6 +28,7 @@
 //! | `extent`, `chunk` | a file's data: sparse, in chunks that are shared until written |
 //! | `handle` | open files |
 //! | `table` | the sharded tables of nodes and handles |
+//! | `rank` | the order of locks, checked in debug builds |
 //! | `charge` | the account: what is in use, and what each object costs |
 //! | `notify` | what other clients are told |
 //! | `clock` | where the time comes from |
@@ -86,6 +87,7 @@ mod lock;
 mod lookup;
 mod node;
 mod notify;
+mod rank;
 mod remove;
 mod rename;
 mod space;

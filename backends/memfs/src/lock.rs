@@ -16,6 +16,7 @@ use stratafs_core::{
 
 use crate::MemFs;
 use crate::handle::Want;
+use crate::rank::{self, Rank};
 
 /// The most locks and waits at a time; beyond it ENOLCK. One takes about 100 bytes.
 const MAX_LOCKS: u64 = 65_536;
@@ -171,7 +172,7 @@ impl Shared {
     /// Changes the locks of `node` by `with`, wakes whom that frees, and answers them.
     fn change<R>(&self, node: u64, with: impl FnOnce(&mut NodeLocks) -> R) -> R {
         let (result, granted) = {
-            let mut state = self.state.lock();
+            let mut state = rank::lock(&self.state, Rank::Leaf);
             let locks = state.nodes.entry(node).or_default();
             let before = locks.len();
             let result = with(locks);
@@ -183,6 +184,7 @@ impl Shared {
             self.recount(before, after);
             (result, granted)
         };
+        rank::assert_none();
         for reply in granted {
             reply.send(Ok(()));
         }
@@ -236,7 +238,7 @@ impl LockTable {
     }
 
     fn test(&self, node: u64, wanted: Held) -> FileLock {
-        let state = self.0.state.lock();
+        let state = rank::lock(&self.0.state, Rank::Leaf);
         let held = state.nodes.get(&node).map_or(&[][..], |locks| &locks.held);
         let blocking = held.iter().filter(|held| held.blocks(&wanted));
         let first = blocking.min_by_key(|held| held.lock.start);
@@ -279,7 +281,7 @@ impl LockTable {
         }
         let mut reply = Some(reply);
         let (outcome, granted) = {
-            let mut state = self.0.state.lock();
+            let mut state = rank::lock(&self.0.state, Rank::Leaf);
             let blocked = state.nodes.get(&node).is_some_and(|locks| locks.blocked(&wanted));
             if blocked && wanted.flavour == LockFlavour::Posix && state.is_ring(node, &wanted) {
                 (Outcome::Now(Err(Errno::EDEADLK)), Vec::new())
@@ -303,6 +305,7 @@ impl LockTable {
                 (outcome, granted)
             }
         };
+        rank::assert_none();
         for reply in granted {
             reply.send(Ok(()));
         }
@@ -340,7 +343,7 @@ impl LockTable {
         if self.0.is_empty() {
             return;
         }
-        let nodes: Vec<u64> = self.0.state.lock().nodes.keys().copied().collect();
+        let nodes: Vec<u64> = rank::lock(&self.0.state, Rank::Leaf).nodes.keys().copied().collect();
         for node in nodes {
             let gone = self.0.change(node, |locks| locks.drop_session(session));
             for waiter in gone {

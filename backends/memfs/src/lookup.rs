@@ -11,7 +11,7 @@ impl MemFs {
     pub(crate) fn find(&self, parent: NodeId, name: Name<'_>) -> Result<Lookup> {
         let dir = self.node(parent)?;
         let found = {
-            let inode = dir.inode.read();
+            let inode = dir.read_dir();
             inode.dir()?.get(self.hash(name), &name).map(|node| {
                 // Under the directory's lock, while the name still keeps the node.
                 node.raise();
@@ -19,7 +19,7 @@ impl MemFs {
             })
         };
         Ok(match found {
-            Some(node) => Lookup::Found(self.entry(&node, &node.inode.read())),
+            Some(node) => Lookup::Found(self.entry(&node, &node.read())),
             None => Lookup::Absent(self.cache.negative_timeout),
         })
     }

@@ -10,6 +10,7 @@ use stratafs_core::{Attr, Errno, FileType, Result, Timestamp};
 use crate::charge::{DIR_COST, NODE_COST, target_cost};
 use crate::entries::Entries;
 use crate::extent::Extents;
+use crate::rank::{self, Rank, ReadGuard, WriteGuard};
 use crate::xattr::Xattrs;
 
 /// What `read_at` holds when no read was noted since atime was last set.
@@ -56,7 +57,7 @@ pub(crate) struct Node {
     /// When it was last read, in nanoseconds since the epoch, if that is newer than `atime`: a
     /// read notes it under the shared lock.
     read_at: AtomicI64,
-    pub(crate) inode: RwLock<Inode>,
+    inode: RwLock<Inode>,
 }
 
 /// What a node's lock guards.
@@ -109,6 +110,26 @@ impl Node {
             read_at: AtomicI64::new(UNREAD),
             inode: RwLock::new(inode),
         }
+    }
+
+    /// Locks it, shared, by itself or as what an entry leads to.
+    pub(crate) fn read(&self) -> ReadGuard<'_, Inode> {
+        rank::read(&self.inode, Rank::Node)
+    }
+
+    /// Locks it, by itself or as what an entry leads to.
+    pub(crate) fn write(&self) -> WriteGuard<'_, Inode> {
+        rank::write(&self.inode, Rank::Node)
+    }
+
+    /// Locks it, shared, as the directory in which entries are sought.
+    pub(crate) fn read_dir(&self) -> ReadGuard<'_, Inode> {
+        rank::read(&self.inode, Rank::Dir)
+    }
+
+    /// Locks it as the directory in which entries change.
+    pub(crate) fn write_dir(&self) -> WriteGuard<'_, Inode> {
+        rank::write(&self.inode, Rank::Dir)
     }
 
     pub(crate) fn is_dir(&self) -> bool {
@@ -385,7 +406,7 @@ mod tests {
     #[test]
     fn touch_follows_relatime() {
         let node = Node::for_tests();
-        let mut inode = node.inode.write();
+        let mut inode = node.write();
         inode.modified(Timestamp::new(100, 0));
         node.set_atime(&mut inode, Timestamp::new(50, 0));
         node.touch(&inode, Timestamp::new(200, 5));

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use stratafs_core::{Context, Name, NodeId, Notifier, Notifiers};
 
 use crate::MemFs;
+use crate::rank;
 
 /// Offset and length of an `inval_inode` that means the attributes alone.
 const ATTRIBUTES: (i64, i64) = (-1, 0);
@@ -32,6 +33,7 @@ impl MemFs {
     }
 
     fn tell(&self, cx: &Context<'_>, notice: impl Fn(&dyn Notifier)) {
+        rank::assert_none();
         if self.clients.any.load(Ordering::Acquire) {
             self.clients.notifiers.each_but(cx.session, notice);
         }

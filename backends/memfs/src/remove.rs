@@ -16,14 +16,14 @@ impl MemFs {
         let hash = self.hash(name);
         let now = self.now();
         let node = {
-            let mut dir_inode = dir.inode.write();
+            let mut dir_inode = dir.write_dir();
             let entries = dir_inode.live_dir_mut()?;
             if entries.get(hash, &name).ok_or(Errno::ENOENT)?.is_dir() {
                 return Err(Errno::EISDIR);
             }
             let node = entries.remove(hash, &name).ok_or(Errno::ENOENT)?;
             dir_inode.modified(now);
-            let mut inode = node.inode.write();
+            let mut inode = node.write();
             inode.nlink -= 1;
             inode.changed(now);
             drop(inode);
@@ -46,14 +46,14 @@ impl MemFs {
         let hash = self.hash(name);
         let now = self.now();
         let node = {
-            let mut dir_inode = dir.inode.write();
+            let mut dir_inode = dir.write_dir();
             let entries = dir_inode.live_dir_mut()?;
             let node = entries.get(hash, &name).ok_or(Errno::ENOENT)?;
             if !node.is_dir() {
                 return Err(Errno::ENOTDIR);
             }
             let node = std::sync::Arc::clone(node);
-            let mut inode = node.inode.write();
+            let mut inode = node.write();
             if inode.dir()?.len() != 0 {
                 return Err(Errno::ENOTEMPTY);
             }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use parking_lot::RwLockWriteGuard;
 use stratafs_core::{Context, Errno, FileType, Name, NodeId, RenameFlags, Result, Timestamp};
 
 use crate::MemFs;
@@ -10,6 +9,7 @@ use crate::charge::{Hold, entry_cost};
 use crate::create::{LINK_MAX, New};
 use crate::entries::Entries;
 use crate::node::{Body, Inode, Node, NodeArc};
+use crate::rank::{self, Rank, WriteGuard};
 
 /// One side of a rename.
 struct Side<'a> {
@@ -68,16 +68,13 @@ impl Dirs<'_> {
 }
 
 /// Locks two nodes that are not directories above each other, the lower number first.
-fn lock_two<'a>(
-    a: &'a Node,
-    b: &'a Node,
-) -> (RwLockWriteGuard<'a, Inode>, RwLockWriteGuard<'a, Inode>) {
+fn lock_two<'a>(a: &'a Node, b: &'a Node) -> (WriteGuard<'a, Inode>, WriteGuard<'a, Inode>) {
     if a.ino < b.ino {
-        let first = a.inode.write();
-        (first, b.inode.write())
+        let first = a.write();
+        (first, b.write())
     } else {
-        let first = b.inode.write();
-        (a.inode.write(), first)
+        let first = b.write();
+        (a.write(), first)
     }
 }
 
@@ -102,21 +99,21 @@ impl MemFs {
         let from = Side { dir: &from_dir, hash: self.hash(name), name };
         let to = Side { dir: &to_dir, hash: self.hash(new_name), name: new_name };
         let outcome = if parent == new_parent {
-            let mut inode = from_dir.inode.write();
+            let mut inode = from_dir.write_dir();
             let dirs = Dirs { from: &mut inode, to: None };
             self.move_locked(cx, &from, &to, dirs, flags, now)?
         } else {
             // No directory moves meanwhile, so the order of the locks can follow the tree.
-            let _renames = self.renames.lock();
+            let _renames = rank::lock(&self.renames, Rank::Renames);
             let from_first = self.is_within(&to_dir, parent.0)
                 || (!self.is_within(&from_dir, new_parent.0) && parent < new_parent);
             let (mut from_inode, mut to_inode);
             if from_first {
-                from_inode = from_dir.inode.write();
-                to_inode = to_dir.inode.write();
+                from_inode = from_dir.write_dir();
+                to_inode = to_dir.write_dir();
             } else {
-                to_inode = to_dir.inode.write();
-                from_inode = from_dir.inode.write();
+                to_inode = to_dir.write_dir();
+                from_inode = from_dir.write_dir();
             }
             let dirs = Dirs { from: &mut from_inode, to: Some(&mut to_inode) };
             self.move_locked(cx, &from, &to, dirs, flags, now)?
@@ -291,7 +288,7 @@ impl MemFs {
             }
             None => {
                 enter(&whiteout)?;
-                source.inode.write().changed(now);
+                source.write().changed(now);
             }
         }
 

@@ -73,7 +73,7 @@ impl MemFs {
         let end = offset.checked_add(len).filter(|end| *end <= MAX_FILE).ok_or(Errno::EFBIG)?;
         let now = self.now();
         let freed = {
-            let mut inode = node.inode.write();
+            let mut inode = node.write();
             let file = inode.file_mut()?;
             let keep_size = mode.contains(FallocateMode::KEEP_SIZE);
             let freed = self.change(file, change, offset, end, keep_size)?;
@@ -140,7 +140,7 @@ impl MemFs {
         to: SeekTo,
     ) -> Result<u64> {
         let node = self.opened(id, handle, Want::Any)?;
-        let inode = node.inode.read();
+        let inode = node.read();
         let file = inode.file()?;
         if offset >= file.size {
             return Err(Errno::ENXIO);
@@ -164,8 +164,8 @@ impl MemFs {
     ) -> Result<usize> {
         let source = self.opened(from.node, from.handle, Want::Read)?;
         let target = self.opened(to.node, to.handle, Want::Write)?;
-        let size = source.inode.read().file()?.size;
-        target.inode.read().file()?;
+        let size = source.read().file()?.size;
+        target.read().file()?;
         if to.offset >= MAX_FILE && len != 0 {
             return Err(Errno::EFBIG);
         }
@@ -219,7 +219,7 @@ impl MemFs {
         let mut chunks = [const { None::<Chunk> }; COPY_PAGES];
         let mut pages = pages;
         {
-            let inode = source.inode.read();
+            let inode = source.read();
             let file = inode.file()?;
             // It may have been cut since.
             pages = pages.min((file.size / PAGE_BYTES).saturating_sub(from));
@@ -227,7 +227,7 @@ impl MemFs {
                 *place = file.extents.share(page);
             }
         }
-        let mut inode = target.inode.write();
+        let mut inode = target.write();
         let file = inode.file_mut()?;
         let mut done = 0;
         for (chunk, page) in chunks.into_iter().zip(to..to + pages) {
@@ -261,7 +261,7 @@ impl MemFs {
                 let mut pieces = Pieces::default();
                 let at = from + filled as u64;
                 let upto = {
-                    let inode = source.inode.read();
+                    let inode = source.read();
                     let file = inode.file()?;
                     let end = (from + len as u64).min(file.size).max(at);
                     file.extents.gather(at, end, &mut pieces)
@@ -470,7 +470,7 @@ mod tests {
         assert_eq!(pages(&fx, to), [0, 0, 2, 3, 4, 5]);
         {
             let (a, b) = (fx.fs.node(from).unwrap(), fx.fs.node(to).unwrap());
-            let (a, b) = (a.inode.read(), b.inode.read());
+            let (a, b) = (a.read(), b.read());
             let chunk = |f: &File, page| f.extents.share(page).unwrap();
             let shared = chunk(a.file().unwrap(), 1);
             assert!(std::sync::Arc::ptr_eq(&shared, &chunk(b.file().unwrap(), 2)));

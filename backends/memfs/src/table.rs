@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::RwLock;
 use stratafs_core::{Errno, NodeId, Result};
 
+use crate::rank::{self, Rank};
+
 /// Shards of a table: enough that a handful of workers seldom meet in one.
 pub(crate) const SHARDS: usize = 64;
 
@@ -67,7 +69,7 @@ impl<T> Numbered<T> {
     /// # Errors
     /// `ENOMEM`: the host has no memory for it.
     pub(crate) fn insert(&self, number: u64, value: T) -> Result<()> {
-        let mut shard = self.shard(number).write();
+        let mut shard = rank::write(self.shard(number), Rank::Leaf);
         shard.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
         shard.insert(number, value);
         Ok(())
@@ -75,12 +77,12 @@ impl<T> Numbered<T> {
 
     /// What `with` makes of the value under `number`, if there is one.
     pub(crate) fn get<R>(&self, number: u64, with: impl FnOnce(&T) -> R) -> Option<R> {
-        self.shard(number).read().get(&number).map(with)
+        rank::read(self.shard(number), Rank::Leaf).get(&number).map(with)
     }
 
     /// Takes out the value under `number` if `is_it` says so.
     pub(crate) fn remove_if(&self, number: u64, is_it: impl FnOnce(&T) -> bool) -> Option<T> {
-        let mut shard = self.shard(number).write();
+        let mut shard = rank::write(self.shard(number), Rank::Leaf);
         if !is_it(shard.get(&number)?) {
             return None;
         }
@@ -96,7 +98,14 @@ impl<T> Numbered<T> {
     /// Calls `visit` with every value. A shard's shared lock is held meanwhile.
     pub(crate) fn each(&self, mut visit: impl FnMut(&T)) {
         for shard in &self.shards {
-            shard.read().values().for_each(&mut visit);
+            rank::read(shard, Rank::Leaf).values().for_each(&mut visit);
+        }
+    }
+
+    /// As [`each`](Self::each), with no lock, for nobody else is left.
+    pub(crate) fn each_mut(&mut self, mut visit: impl FnMut(&mut T)) {
+        for shard in &mut self.shards {
+            shard.get_mut().values_mut().for_each(&mut visit);
         }
     }
 

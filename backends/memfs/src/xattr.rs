@@ -117,7 +117,7 @@ impl MemFs {
     ) -> Result<usize> {
         let node = self.node(node)?;
         check_name(name)?;
-        let inode = node.inode.read();
+        let inode = node.read();
         answer(inode.xattrs.get(name.as_bytes()).ok_or(Errno::ENODATA)?, value)
     }
 
@@ -139,7 +139,7 @@ impl MemFs {
             return Err(Errno::E2BIG);
         }
         let now = self.now();
-        let mut inode = node.inode.write();
+        let mut inode = node.write();
         if inode.dead {
             return Err(Errno::ESTALE);
         }
@@ -170,7 +170,7 @@ impl MemFs {
 
     pub(crate) fn xattr_list(&self, node: NodeId, names: &mut [u8]) -> Result<usize> {
         let node = self.node(node)?;
-        let inode = node.inode.read();
+        let inode = node.read();
         let len = inode.xattrs.list_len();
         if names.is_empty() {
             return Ok(len);
@@ -197,7 +197,7 @@ impl MemFs {
             return Err(Errno::EPERM);
         }
         let now = self.now();
-        let mut inode = node.inode.write();
+        let mut inode = node.write();
         let cost = inode.xattrs.remove(name.as_bytes()).ok_or(Errno::ENODATA)?;
         self.account.give_back(cost);
         inode.changed(now);

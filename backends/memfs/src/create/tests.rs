@@ -261,10 +261,10 @@ fn link_shares_the_inode_and_refuses_directories() {
 fn link_and_mkdir_beyond_the_most_names_are_emlink() {
     let fx = Fixture::new();
     let file = fx.file(ROOT, "f");
-    fx.fs.node(file).unwrap().inode.write().nlink = LINK_MAX;
+    fx.fs.node(file).unwrap().write().nlink = LINK_MAX;
     let linked = fx.fs.link(&root(), file, ROOT, name("g"));
     assert_eq!(linked.unwrap_err(), Errno::EMLINK);
-    fx.fs.node(ROOT).unwrap().inode.write().nlink = LINK_MAX;
+    fx.fs.node(ROOT).unwrap().write().nlink = LINK_MAX;
     assert_eq!(fx.fs.mkdir(&root(), ROOT, name("d"), 0).unwrap_err(), Errno::EMLINK);
 }
 

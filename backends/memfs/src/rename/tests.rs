@@ -200,9 +200,11 @@ fn renames_against_each_other_and_the_tree_do_not_deadlock() {
         }
     });
     // Whatever happened, counts and parents agree with the entries.
-    fx.fs.nodes.each(|dir| {
-        let inode = dir.inode.read();
-        let Ok(entries) = inode.dir() else { return };
+    let mut nodes = Vec::new();
+    fx.fs.nodes.each(|node| nodes.push(Arc::clone(node)));
+    for dir in nodes {
+        let inode = dir.read_dir();
+        let Ok(entries) = inode.dir() else { continue };
         let below: Vec<_> = entries.after(0).filter(|(_, node)| node.is_dir()).collect();
         if inode.nlink != 0 {
             assert_eq!(inode.nlink as usize, 2 + below.len());
@@ -210,5 +212,5 @@ fn renames_against_each_other_and_the_tree_do_not_deadlock() {
         for (_, node) in below {
             assert_eq!(node.parent(), dir.ino);
         }
-    });
+    }
 }
