@@ -16,13 +16,14 @@ pub(crate) const NODE_COST: u64 = malloc(size_of::<crate::node::Node>() + 16) + 
 /// What a directory costs beyond an inode, in bytes: its boxed index and its first allocations.
 pub(crate) const DIR_COST: u64 = malloc(size_of::<crate::entries::Entries>()) + 64;
 
-/// A directory entry without its name, in bytes: a slot in a vector that may be half empty or half
-/// full of tombstones, and 5 bytes of hash index at worst 7/16 full.
-const ENTRY_COST: u64 = 2 * crate::entries::SLOT_SIZE + 12;
+/// A directory entry without its name, in bytes: a slot in a vector of which a third may be empty
+/// and a quarter of the rest tombstones, and 5 bytes of a hash index with the same tombstones that
+/// is at worst 7/16 full.
+const ENTRY_COST: u64 = 2 * crate::entries::SLOT_SIZE + 16;
 
-/// An extended attribute without name and value, in bytes: a slot in a vector that may be half
-/// empty.
-const XATTR_COST: u64 = 2 * 32;
+/// An extended attribute without name and value, in bytes: a slot of 32 in a vector that may be half
+/// empty, or the only slot and its boxed vector.
+const XATTR_COST: u64 = 80;
 
 /// What glibc's allocator takes for `size` bytes: a header of 8, rounded up to 16, at least 32.
 pub(crate) const fn malloc(size: usize) -> u64 {

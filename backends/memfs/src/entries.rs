@@ -1,9 +1,9 @@
 //! The entries of a directory: by name in constant time, and in a stable order.
 //!
 //! Entries stand in a vector in the order in which they were made, each under a cookie that counts
-//! up and is never used again; a removed one leaves a tombstone, and when tombstones outnumber
-//! entries they are swept out. So a listing goes on from any cookie by binary search, and what was
-//! there all along is met exactly once, whatever came and went beside it. A hash index over the
+//! up and is never used again. A removed one leaves a tombstone, and when a quarter of the slots are
+//! tombstones they are swept out. So a listing goes on from any cookie by binary search, and what
+//! was there all along is met exactly once, whatever came and went beside it. A hash index over the
 //! vector finds names.
 
 use std::sync::Arc;
@@ -72,7 +72,11 @@ impl Entries {
         if self.slots.len() >= u32::MAX as usize {
             return Err(Errno::ENOSPC);
         }
-        self.slots.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+        if self.slots.len() == self.slots.capacity() {
+            // By half and not to double: what is reserved is charged.
+            let more = (self.slots.len() / 2).max(2);
+            self.slots.try_reserve_exact(more).map_err(|_| Errno::ENOMEM)?;
+        }
         let slots = &self.slots;
         self.index.try_reserve(1, |place| slots[*place as usize].hash).map_err(|_| Errno::ENOMEM)
     }
@@ -108,27 +112,28 @@ impl Entries {
         while self.slots.last().is_some_and(|slot| slot.node.is_none()) {
             self.slots.pop();
         }
-        if self.slots.capacity() > SWEEP_FROM && self.live * 2 < self.slots.len().max(SWEEP_FROM) {
+        let roomy = self.live * 2 < self.slots.capacity();
+        let holey = self.live * 4 < self.slots.len() * 3;
+        if self.slots.capacity() > SWEEP_FROM && (roomy || holey) {
             self.sweep();
         }
         node
     }
 
-    /// Drops the tombstones. Cookies stay, so no listing notices.
+    /// Drops the tombstones, and the room that is not needed. Cookies stay, so no listing notices.
     fn sweep(&mut self) {
-        // Popped tombstones alone leave the vector short but roomy; a quarter in use is the mark,
-        // so that a directory that breathes does not move at every step.
-        if self.slots.len() == self.live && self.live * 4 >= self.slots.capacity() {
-            return;
+        let room = self.live + self.live / 2;
+        if self.slots.len() != self.live {
+            self.slots.retain(|slot| slot.node.is_some());
+            self.index.clear();
+            let slots = &self.slots;
+            for (place, slot) in slots.iter().enumerate() {
+                self.index.insert_unique(slot.hash, place as u32, |at| slots[*at as usize].hash);
+            }
         }
-        self.slots.retain(|slot| slot.node.is_some());
-        self.slots.shrink_to(self.live * 2);
-        self.index.clear();
+        self.slots.shrink_to(room);
         let slots = &self.slots;
-        self.index.shrink_to(self.live * 2, |place| slots[*place as usize].hash);
-        for (place, slot) in slots.iter().enumerate() {
-            self.index.insert_unique(slot.hash, place as u32, |at| slots[*at as usize].hash);
-        }
+        self.index.shrink_to(room, |place| slots[*place as usize].hash);
     }
 
     /// The entries after `cookie`, in order.

@@ -161,7 +161,10 @@ impl MemFs {
         // From the client's page cache the handle is a guess, and need not be open for writing.
         let want = if flags.contains(WriteFlags::CACHE) { Want::Any } else { Want::Write };
         let node = self.opened(id, handle, want)?;
-        node.read().file()?;
+        if node.kind != FileType::Regular {
+            // Before the source is asked for anything.
+            node.read().file()?;
+        }
         let size = size.min(source.remaining());
         let append = flags.contains(WriteFlags::APPEND) && !flags.contains(WriteFlags::CACHE);
         let step = if append { APPEND_STEP } else { WRITE_STEP };
@@ -217,7 +220,7 @@ impl MemFs {
         let written = file.extents.write(&self.account, at, &data[..len])?;
         file.size = file.size.max(at + written as u64);
         inode.modified(now);
-        if flags.contains(WriteFlags::KILL_PRIV) {
+        if flags.contains(WriteFlags::KILL_PRIV) && !flags.contains(WriteFlags::CACHE) {
             self.kill_priv(&mut inode);
         }
         Ok(written)

@@ -203,6 +203,7 @@ impl MemFs {
             }
             self.account.give_back_inode(inode.cost());
             inode.dead = true;
+            inode.linkable = false;
             let xattrs = std::mem::take(&mut inode.xattrs);
             (std::mem::replace(&mut inode.body, Body::None), xattrs)
         };

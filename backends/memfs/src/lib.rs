@@ -59,6 +59,8 @@
 //! 3. the locks of the nodes that the entries lead to: of two, the lower number first;
 //! 4. a shard of a table, or the lock table: leaves, never two at a time.
 //!
+//! A debug build checks this at each lock (`rank`).
+//!
 //! The account is made of atomics. No lock is held while a sink, a source, a reply or the clock
 //! runs, nor while much memory is freed.
 //!

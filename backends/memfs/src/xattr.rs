@@ -59,7 +59,10 @@ impl Xattrs {
             Err(at) => {
                 let name = copy_of(name)?;
                 let list = self.0.get_or_insert_default();
-                list.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+                if list.len() == list.capacity() {
+                    let more = list.len() / 2 + 1;
+                    list.try_reserve_exact(more).map_err(|_| Errno::ENOMEM)?;
+                }
                 list.insert(at, Xattr { name, value });
             }
         }
@@ -73,8 +76,8 @@ impl Xattrs {
         let xattr = list.remove(at);
         if list.is_empty() {
             self.0 = None;
-        } else if list.len() * 4 < list.capacity() {
-            list.shrink_to(list.len() * 2);
+        } else if list.len() * 2 < list.capacity() {
+            list.shrink_to(list.len() + list.len() / 2);
         }
         Some(xattr_cost(xattr.name.len(), xattr.value.len()))
     }
