@@ -2,9 +2,12 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use stratafs_core::{Name, NodeId};
+use stratafs_core::intercept::{Intercept, Intercepted, Op};
+use stratafs_core::{Context, Name, NodeId, Result};
+use stratafs_memfs::MemFs;
 
 use crate::probe::{FILE, Probe};
 use crate::stage::{Stage, wait_until};
@@ -94,4 +97,38 @@ fn notifier_of_an_unmounted_filesystem_is_closed() {
     stage.server.unmount().unwrap();
     assert!(notifier.is_closed());
     notifier.inval_inode(FILE, 0, 0);
+}
+
+/// Counts the lookups that reach a filesystem.
+#[derive(Default)]
+struct Lookups(AtomicUsize);
+
+impl Intercept for Lookups {
+    type Mark = ();
+
+    fn before(&self, _: &Context<'_>, op: &Op<'_>) -> Result<()> {
+        if matches!(op, Op::Lookup { .. }) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn client_is_not_told_of_its_own_changes_and_keeps_what_it_made() {
+    const COUNT: usize = 200;
+    let memfs = Arc::new(MemFs::builder().build().unwrap());
+    let counted = Arc::new(Intercepted::new(memfs, Lookups::default()));
+    let Some(stage) = Stage::new(counted.clone()) else { return };
+    let path = |index: usize| stage.path(&format!("made-{index}"));
+    for index in 0..COUNT {
+        fs::create_dir(path(index)).unwrap();
+    }
+    let before = counted.intercept().0.load(Ordering::SeqCst);
+    for index in 0..COUNT {
+        fs::metadata(path(index)).unwrap();
+    }
+    let again = counted.intercept().0.load(Ordering::SeqCst) - before;
+    // The machine may drop some of its caches of its own accord.
+    assert!(again < COUNT / 4, "{again} of {COUNT} names were looked up again");
 }

@@ -76,7 +76,7 @@ fn served() -> Result<Target> {
     process::run(cargo().args(["build", "--release", "-p", "stratafs"]))?;
     let profiles = target_profile_dir()?;
     let target = profiles.parent().context("no target directory")?;
-    Ok(Target::Stratafs { program: target.join("release/stratafs"), spec: "mem(capacity=4GiB)" })
+    Ok(Target::Stratafs { program: target.join("release/stratafs"), spec: "mem(capacity=1GiB)" })
 }
 
 /// One line of the table.

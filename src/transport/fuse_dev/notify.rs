@@ -10,7 +10,7 @@ use std::io::IoSlice;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Condvar, Mutex};
-use stratafs_core::{Errno, Name, NameBuf, NodeId, Notifier};
+use stratafs_core::{Errno, Name, NameBuf, NodeId, Notifier, SessionId};
 use stratafs_sys::fuse;
 
 use super::device::Device;
@@ -49,6 +49,8 @@ impl Waiting {
 /// Notices on their way.
 #[derive(Debug)]
 pub(super) struct Queue {
+    /// Whose client this is: what came from it, it need not be told.
+    session: SessionId,
     state: Mutex<State>,
     ready: Condvar,
     capacity: usize,
@@ -63,9 +65,10 @@ struct State {
 }
 
 impl Queue {
-    pub(super) fn new(capacity: usize) -> Self {
+    pub(super) fn new(session: SessionId, capacity: usize) -> Self {
         let state = Mutex::new(State { waiting: VecDeque::new(), closed: false });
-        Self { state, ready: Condvar::new(), capacity, can_drop_all: AtomicBool::new(false) }
+        let can_drop_all = AtomicBool::new(false);
+        Self { session, state, ready: Condvar::new(), capacity, can_drop_all }
     }
 
     pub(super) fn set_can_drop_all(&self, can: bool) {
@@ -154,6 +157,10 @@ impl Notifier for Queue {
         self.push(Waiting::AllEntries);
     }
 
+    fn session(&self) -> Option<SessionId> {
+        Some(self.session)
+    }
+
     fn reaches_kernel(&self) -> bool {
         true
     }
@@ -171,7 +178,7 @@ mod tests {
     use super::*;
 
     fn queue(capacity: usize, can_drop_all: bool) -> Queue {
-        let queue = Queue::new(capacity);
+        let queue = Queue::new(SessionId(1), capacity);
         queue.set_can_drop_all(can_drop_all);
         queue
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use stratafs_core::{Behaviours, DynFileSystem, Errno, Negotiated, Notifier};
+use stratafs_core::{Behaviours, DynFileSystem, Errno, Negotiated};
 use stratafs_sys::buffer::BufferSource;
 use stratafs_sys::eventfd::EventFd;
 use stratafs_sys::interrupt::Interrupt;
@@ -105,9 +105,9 @@ impl Mount {
             become_user(&user)?;
         }
         let config = config();
-        let queue = Arc::new(Queue::new(notify::CAPACITY));
-        let notifier: Arc<dyn Notifier> = queue.clone();
-        let session = Arc::new(Session::new(self.filesystem, config, Some(notifier)));
+        let session = Arc::new(Session::new(self.filesystem, config, None));
+        let queue = Arc::new(Queue::new(session.id(), notify::CAPACITY));
+        session.set_notifier(queue.clone());
         let first = devices.first().ok_or_else(|| failed("cloning", Errno::EIO.into()))?;
         let negotiated = handshake(&session, &config, first, path)?;
         queue.set_can_drop_all(negotiated.minor >= INC_EPOCH_MINOR);
