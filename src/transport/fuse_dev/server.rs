@@ -379,13 +379,14 @@ impl Server {
         }
         // While requests are still served: the kernel may hold a notice until one is answered.
         self.notices.0.close();
-        if let Some(thread) = self.notices.1.take() {
-            let _ = thread.join();
-        }
+        let notices = self.notices.1.take().into_iter();
+        let mut all_ended = join_all(notices, |_| {});
         // And so may an unmount, which writes back what is dirty.
         let detached = self.attachment.detach();
         self.workers.stop();
-        if !self.join_workers() {
+        // A thread about to enter the kernel is missed, so this is repeated.
+        all_ended &= join_all(self.threads.drain(..), |thread| self.interrupt.send(thread));
+        if !all_ended {
             log::error!(
                 "{}: the filesystem is stuck in a request; its threads are left behind",
                 self.mountpoint().display()
@@ -393,24 +394,27 @@ impl Server {
         }
         detached
     }
+}
 
-    /// Ends the workers; `false` if one did not in time.
-    fn join_workers(&mut self) -> bool {
-        let deadline = Instant::now() + GRACE;
-        while self.threads.iter().any(|thread| !thread.is_finished()) {
-            if Instant::now() >= deadline {
-                return false;
-            }
-            for thread in &self.threads {
-                self.interrupt.send(thread);
-            }
+/// Joins threads that are ending, nudging them again and again; `false` if one did not in time.
+fn join_all(
+    threads: impl Iterator<Item = JoinHandle<()>>,
+    nudge: impl Fn(&JoinHandle<()>),
+) -> bool {
+    let deadline = Instant::now() + GRACE;
+    let mut all_ended = true;
+    for thread in threads {
+        while !thread.is_finished() && Instant::now() < deadline {
+            nudge(&thread);
             thread::sleep(INTERRUPT_PERIOD);
         }
-        for thread in self.threads.drain(..) {
+        if thread.is_finished() {
             let _ = thread.join();
+        } else {
+            all_ended = false;
         }
-        true
     }
+    all_ended
 }
 
 impl Drop for Server {
@@ -452,6 +456,14 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn devices_where_the_connection_cannot_be_cloned_are_one_for_all() {
+        let (connection, _kernel) = UnixStream::pair().unwrap();
+        let devices = devices(connection.into(), 3).unwrap();
+        assert_eq!(devices.len(), 3);
+        assert!(devices.iter().all(|device| Arc::ptr_eq(device, &devices[0])));
     }
 
     #[test]
