@@ -4,7 +4,7 @@
 //! [`Reply`] in a queue and holds no thread. Whenever a lock goes, the queue of its node is walked
 //! first come, first served. Replies are sent with no lock held.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -20,6 +20,10 @@ use crate::rank::{self, Rank};
 
 /// The most locks and waits at a time; beyond it ENOLCK. One takes about 100 bytes.
 const MAX_LOCKS: u64 = 65_536;
+
+/// The most waits at a time; beyond it ENOLCK. Each is looked at in search of a ring, for which all
+/// else about locks stands still.
+const MAX_WAITS: usize = 4096;
 
 /// Who holds a lock: two clients may name two holders alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -139,7 +143,13 @@ struct State {
 impl State {
     /// Whether `wanted` on `node` would wait for its own owner, through whatever others wait for.
     fn is_ring(&self, node: u64, wanted: &Held) -> bool {
-        let mut seen = HashSet::new();
+        let mut waits = HashMap::<_, Vec<_>>::new();
+        for (node, locks) in &self.nodes {
+            let posix = locks.waiting.iter().map(|waiter| waiter.wanted);
+            for wait in posix.filter(|wait| wait.flavour == LockFlavour::Posix) {
+                waits.entry(wait.owner).or_default().push((*node, wait));
+            }
+        }
         let mut open = vec![(node, *wanted)];
         while let Some((node, wait)) = open.pop() {
             let held = self.nodes.get(&node).map_or(&[][..], |locks| &locks.held);
@@ -147,14 +157,8 @@ impl State {
                 if blocker.owner == wanted.owner {
                     return true;
                 }
-                if !seen.insert(blocker.owner) {
-                    continue;
-                }
-                for (node, locks) in &self.nodes {
-                    let waits = locks.waiting.iter().map(|waiter| waiter.wanted);
-                    let waits = waits.filter(|w| w.is_of(blocker.owner, LockFlavour::Posix));
-                    open.extend(waits.map(|wait| (*node, wait)));
-                }
+                // Taken out, so that each owner's waits are followed once.
+                open.extend(waits.remove(&blocker.owner).unwrap_or_default());
             }
         }
         false
@@ -283,7 +287,13 @@ impl LockTable {
         let (outcome, granted) = {
             let mut state = rank::lock(&self.0.state, Rank::Leaf);
             let blocked = state.nodes.get(&node).is_some_and(|locks| locks.blocked(&wanted));
-            if blocked && wanted.flavour == LockFlavour::Posix && state.is_ring(node, &wanted) {
+            let waits: usize = state.nodes.values().map(|locks| locks.waiting.len()).sum();
+            if blocked && waits >= MAX_WAITS {
+                (Outcome::Now(Err(Errno::ENOLCK)), Vec::new())
+            } else if blocked
+                && wanted.flavour == LockFlavour::Posix
+                && state.is_ring(node, &wanted)
+            {
                 (Outcome::Now(Err(Errno::EDEADLK)), Vec::new())
             } else {
                 state.next_ticket += 1;

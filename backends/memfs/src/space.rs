@@ -15,7 +15,7 @@ use crate::node::{File, Node};
 
 /// The most that one `copy_file_range` copies, in bytes: a client asks again for the rest, and no
 /// request keeps its worker for long.
-const COPY_MAX: u64 = 1 << 30;
+const COPY_MAX: u64 = 128 << 20;
 
 /// Pages that are shared under one hold of the locks.
 const COPY_PAGES: usize = 64;

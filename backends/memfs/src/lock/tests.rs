@@ -194,6 +194,22 @@ fn locks_beyond_the_limit_are_enolck() {
 }
 
 #[test]
+fn waits_beyond_the_limit_are_enolck() {
+    let fx = Fixture::new();
+    let f = fx.file(ROOT, "f");
+    set(&fx, f, 0, lock(Write, 0, 0), Posix).unwrap();
+    let waits = 1..=MAX_WAITS as u64;
+    let waits: Vec<_> = waits.map(|i| wait(&fx, f, i, lock(Write, 0, 0), Posix)).collect();
+    assert!(waits.iter().all(|wait| wait.1.is_some()));
+    let beyond = wait(&fx, f, u64::MAX, lock(Write, 0, 0), Posix);
+    assert_eq!(beyond.answer(), Some(Err(Errno::ENOLCK)));
+    for wait in &waits {
+        wait.1.as_ref().unwrap().cancel();
+    }
+    assert_eq!(fx.usage().locks, 1);
+}
+
+#[test]
 fn locks_of_a_node_that_is_gone_go_with_it() {
     let fx = Fixture::new();
     let f = fx.file(ROOT, "f");
