@@ -66,6 +66,8 @@ bitflags! {
         const BYTE_NAMES = 1 << 26;
         /// Handles of open files, which a filesystem tells apart.
         const HANDLES = 1 << 27;
+        /// Link counts that stay right when several threads link and unlink one file.
+        const RACING_LINKS = 1 << 28;
     }
 }
 

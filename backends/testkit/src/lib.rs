@@ -30,6 +30,9 @@
 //! | [`capability`] | [`Capabilities`]: what a case needs |
 //! | [`counted`] | [`Ledger`]: the leak check |
 //! | [`model`] | [`ModelRun`]: random operations against a plain model |
+//! | [`stress`] | [`Stress`]: many threads at random |
+//! | [`faulty`] | [`Faulty`]: requests that fail, and [`sweep`]: each in its turn |
+//! | [`consistency`] | [`check_tree`]: whether a tree makes sense by itself |
 //!
 //! # A case of your own
 //!
@@ -54,9 +57,12 @@ pub mod capability;
 pub mod case;
 mod cases;
 pub mod client;
+pub mod consistency;
 pub mod counted;
+pub mod faulty;
 pub mod model;
 pub mod runner;
+pub mod stress;
 pub mod verdict;
 pub mod world;
 
@@ -64,8 +70,11 @@ pub use capability::Capabilities;
 pub use case::{Case, Family, Place};
 pub use cases::cases;
 pub use client::{Caller, Client, Fd, InProcess, Listed, Mounted};
+pub use consistency::check_tree;
 pub use counted::{Counted, Ledger};
+pub use faulty::{Faulty, sweep};
 pub use model::{Disagreement, ModelRun};
 pub use runner::{Report, Stack};
+pub use stress::Stress;
 pub use verdict::{Failure, Verdict, equal, holds, refused, refused_any};
 pub use world::World;

@@ -58,8 +58,8 @@ impl<'c> World<'c> {
     /// What create, write and close answer; `EEXIST` where it exists; `EIO` for a short write.
     pub fn file(&self, path: impl AsRef<[u8]>, data: &[u8]) -> Result<()> {
         let fd = self.create(path, OpenFlags::WRITE_ONLY.with_exclusive(), 0o644)?;
-        self.write_all(fd, 0, data)?;
-        self.close(fd)
+        let written = self.write_all(fd, 0, data);
+        self.close(fd).and(written)
     }
 
     /// Writes all of `data` into `fd` from `offset`.
@@ -79,8 +79,8 @@ impl<'c> World<'c> {
     /// What open, write and close answer; `EIO` for a short write.
     pub fn write_at(&self, path: impl AsRef<[u8]>, offset: u64, data: &[u8]) -> Result<()> {
         let fd = self.open(path, OpenFlags::WRITE_ONLY)?;
-        self.write_all(fd, offset, data)?;
-        self.close(fd)
+        let written = self.write_all(fd, offset, data);
+        self.close(fd).and(written)
     }
 
     /// All that is in the file `path`.
@@ -89,9 +89,8 @@ impl<'c> World<'c> {
     /// What open, read and close answer.
     pub fn read(&self, path: impl AsRef<[u8]>) -> Result<Vec<u8>> {
         let fd = self.open(path, OpenFlags::READ_ONLY)?;
-        let data = self.read_fd(fd)?;
-        self.close(fd)?;
-        Ok(data)
+        let data = self.read_fd(fd);
+        self.close(fd).and(data)
     }
 
     /// All that is in the open file `fd`.
@@ -128,9 +127,8 @@ impl<'c> World<'c> {
     /// What opendir, readdir and close answer; `EIO` for a listing that does not end.
     pub fn list(&self, path: impl AsRef<[u8]>) -> Result<Vec<Listed>> {
         let fd = self.opendir(path)?;
-        let all = self.list_from(fd, 0, 64)?;
-        self.close(fd)?;
-        Ok(all)
+        let all = self.list_from(fd, 0, 64);
+        self.close(fd).and(all)
     }
 
     /// The listing of `fd` from `cookie` to the end, `step` entries at a time.

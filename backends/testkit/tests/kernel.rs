@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use stratafs_testkit::{Capabilities, ModelRun, Stack};
+use stratafs_testkit::{Capabilities, ModelRun, Stack, Stress};
 
 /// A tmpfs of its own, where this process may mount one.
 struct Tmpfs(tempfile::TempDir);
@@ -79,4 +79,10 @@ fn tmpfs_agrees_with_the_model() {
 fn filesystem_of_the_temporary_directory_agrees_with_the_model() {
     let (stack, _dir) = directory_stack();
     ModelRun::from_env().run(&stack).unwrap_or_else(|found| panic!("{found}"));
+}
+
+#[test]
+fn tmpfs_under_threads_stays_consistent_and_gives_everything_back() {
+    let Some((stack, _tmpfs)) = tmpfs_stack() else { return };
+    Stress::from_env().run(&stack).unwrap_or_else(|found| panic!("{found}"));
 }
