@@ -17,6 +17,7 @@
 //! | [`mod@file`] | size, storage, durability, position and flags of an open file |
 //! | [`fuse`] | `/dev/fuse` |
 //! | [`fusermount`] | mounting without privilege through the `fusermount3` program |
+//! | `guest` | file data between a guest's memory and a descriptor (feature `guest-memory`) |
 //! | [`handle`] | identities that outlive a mount |
 //! | [`interrupt`] | ending another thread's wait in the kernel |
 //! | [`io`] | positioned and vectored reads and writes, copies between files |
@@ -25,6 +26,7 @@
 //! | [`poll`] | waiting for several descriptors |
 //! | [`proc`] | what an O_PATH descriptor pins, through `/proc/self/fd` |
 //! | [`signal`] | SIGINT, SIGTERM and SIGHUP as a descriptor |
+//! | [`socket`] | sockets that another process handed on |
 //! | [`stat`] | attributes of objects and filesystems |
 //! | [`watcher`] | a process that unmounts when the server is gone |
 //! | [`xattr`] | extended attributes by descriptor |
@@ -40,6 +42,8 @@ pub mod eventfd;
 pub mod file;
 pub mod fuse;
 pub mod fusermount;
+#[cfg(feature = "guest-memory")]
+pub mod guest;
 pub mod handle;
 pub mod interrupt;
 pub mod io;
@@ -48,6 +52,7 @@ pub mod openat;
 pub mod poll;
 pub mod proc;
 pub mod signal;
+pub mod socket;
 pub mod stat;
 pub mod watcher;
 pub mod xattr;
