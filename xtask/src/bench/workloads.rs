@@ -43,11 +43,12 @@ const fn bounded(workload: Workload, floor: f64, goal: f64) -> Workload {
 }
 
 /// In the order of the table; those with a floor first.
-pub(super) const WORKLOADS: [Workload; 14] = [
+pub(super) const WORKLOADS: [Workload; 15] = [
     bounded(workload("stat, cold", cold_stat), 0.15, 0.18),
     bounded(workload("create 4 KiB files", create), 0.12, 0.15),
     bounded(workload("read 1 MiB at a time, warm", warm_read), 0.9, 0.9),
     workload("stat, warm", warm_stat),
+    workload("statx with the birth time, cold", cold_statx),
     workload("stat of an absent name, repeated", repeated_miss),
     workload("stat of an absent name, new", new_miss),
     workload("open, read 4 KiB, close, warm", small_read),
@@ -90,7 +91,16 @@ fn made(directory: &Path, stem: &str, count: usize, bytes: usize) -> Result<Vec<
     Ok(paths)
 }
 
+/// By lstat(2), as git and most programs do.
 fn stat_all(paths: &[PathBuf]) -> Result<()> {
+    for path in paths {
+        rustix::fs::lstat(path)?;
+    }
+    Ok(())
+}
+
+/// By statx(2) with the birth time, which a lookup does not carry: so Rust's standard library does.
+fn statx_all(paths: &[PathBuf]) -> Result<()> {
     for path in paths {
         fs::symlink_metadata(path)?;
     }
@@ -116,6 +126,12 @@ fn cold_stat(directory: &Path, answers: Answers<'_>) -> Result<Measured> {
     timed(FILES, answers, || stat_all(&files))
 }
 
+fn cold_statx(directory: &Path, answers: Answers<'_>) -> Result<Measured> {
+    let files = made(directory, "file", FILES, 0)?;
+    drop_entries(directory)?;
+    timed(FILES, answers, || statx_all(&files))
+}
+
 fn cold_stat_by_two(directory: &Path, answers: Answers<'_>) -> Result<Measured> {
     let files = made(directory, "file", FILES, 0)?;
     let (one, other) = files.split_at(FILES / 2);
@@ -136,7 +152,7 @@ fn warm_stat(directory: &Path, answers: Answers<'_>) -> Result<Measured> {
 
 fn miss_all(paths: &[PathBuf]) -> Result<()> {
     for path in paths {
-        ensure!(fs::symlink_metadata(path).is_err(), "{} exists", path.display());
+        ensure!(rustix::fs::lstat(path).is_err(), "{} exists", path.display());
     }
     Ok(())
 }
