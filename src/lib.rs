@@ -6,5 +6,5 @@
 pub mod cli;
 pub mod protocol;
 pub mod spec;
-#[cfg(feature = "fuse")]
+#[cfg(any(feature = "fuse", feature = "vhost-user"))]
 pub mod transport;

@@ -4,7 +4,10 @@
 //! threads and processes, and no backend.
 
 pub mod background;
+#[cfg(feature = "fuse")]
 pub mod fuse_dev;
+#[cfg(feature = "vhost-user")]
+pub mod vhost_user;
 
 use std::io;
 

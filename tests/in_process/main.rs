@@ -14,3 +14,5 @@ mod peers;
 mod protocol;
 mod simple;
 mod tree;
+#[cfg(feature = "ring")]
+mod vhost;

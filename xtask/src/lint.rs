@@ -5,7 +5,8 @@ use anyhow::Result;
 use crate::process::{self, cargo};
 
 /// Sets of features that must build without a warning; embedders choose among them.
-const FEATURE_SETS: [&str; 4] = ["", "fuse", "cli", "cli,fuse"];
+const FEATURE_SETS: [&str; 6] =
+    ["", "fuse", "vhost-user", "cli", "cli,fuse", "cli,vhost-user,ring"];
 
 /// Runs every lint; the first that fails ends the stage.
 pub(crate) fn run() -> Result<()> {

@@ -1,0 +1,243 @@
+//! Threads: one that reads each queue, and a few for requests that may take long.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::chain::Chain;
+use super::data::{Area, Request};
+use super::memory::Mapped;
+use super::ring::{Ring, Taken};
+use super::slot::{Slot, Ticket};
+use crate::protocol::{Opcode, Scratch, Session};
+
+/// How long an answer may wait for others before the guest is told of it, while its reader goes on
+/// serving. Two or three small requests; a guest's interrupt costs about as much.
+const SIGNAL_DELAY: Duration = Duration::from_micros(50);
+
+/// From this size on, in bytes, a READ or WRITE of a filesystem that may wait is no work for a
+/// reader with others behind it: below, handing it over costs more than it may take from the page
+/// cache.
+const LARGE: u32 = 128 << 10;
+
+/// A request that another thread is to serve.
+struct Job {
+    ring: Arc<Ring>,
+    memory: Arc<Mapped>,
+    chain: Chain,
+    ticket: Ticket,
+}
+
+/// Threads for requests that may take long, shared by all queues of a server.
+pub(super) struct Pool {
+    jobs: Mutex<VecDeque<Job>>,
+    wake: Condvar,
+    is_closed: AtomicBool,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    size: usize,
+}
+
+impl Pool {
+    /// A pool of `size` threads that serve `session`; with 0, readers serve everything themselves.
+    ///
+    /// # Errors
+    /// `EAGAIN`, `ENOMEM`: no thread can be made. The pool is closed then.
+    pub(super) fn start(session: &Arc<Session>, size: usize) -> std::io::Result<Arc<Self>> {
+        let pool = Arc::new(Self {
+            jobs: Mutex::default(),
+            wake: Condvar::new(),
+            is_closed: AtomicBool::new(false),
+            threads: Mutex::default(),
+            size,
+        });
+        for index in 0..size {
+            let (own, session) = (Arc::clone(&pool), Arc::clone(session));
+            let body = move || own.serve(&session);
+            let thread = thread::Builder::new().name(format!("stratafs-slow-{index}")).spawn(body);
+            match thread {
+                Ok(thread) => pool.threads.lock().push(thread),
+                Err(error) => {
+                    pool.close();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(pool)
+    }
+
+    fn push(&self, job: Job) {
+        self.jobs.lock().push_back(job);
+        self.wake.notify_one();
+    }
+
+    fn serve(&self, session: &Session) {
+        let mut scratch = Scratch::new(session.config());
+        while let Some(job) = self.next() {
+            let Job { ring, memory, chain, ticket } = job;
+            let request = Request::read(Area::new(&memory, chain.readable()));
+            if let Ok(request) = request {
+                serve(session, &memory, &chain, request, ticket, &mut scratch);
+            } else {
+                drop(ticket);
+            }
+            ring.signal();
+        }
+    }
+
+    fn next(&self) -> Option<Job> {
+        let mut jobs = self.jobs.lock();
+        loop {
+            if let Some(job) = jobs.pop_front() {
+                return Some(job);
+            }
+            if self.is_closed.load(Ordering::SeqCst) {
+                return None;
+            }
+            self.wake.wait(&mut jobs);
+        }
+    }
+
+    /// Has the threads end once nothing is left to do.
+    pub(super) fn close(&self) {
+        self.is_closed.store(true, Ordering::SeqCst);
+        // Under the lock, so that nobody is between looking and sleeping.
+        let _jobs = self.jobs.lock();
+        self.wake.notify_all();
+    }
+
+    /// Waits for the threads until `deadline`; whether all have ended.
+    pub(super) fn join(&self, deadline: Instant) -> bool {
+        join(&mut self.threads.lock(), deadline)
+    }
+}
+
+/// Waits for threads until `deadline`; whether all have ended.
+pub(super) fn join(threads: &mut Vec<JoinHandle<()>>, deadline: Instant) -> bool {
+    while threads.iter().any(|thread| !thread.is_finished()) {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    for thread in threads.drain(..) {
+        // It catches every panic of a request; of its own it has none.
+        let _ = thread.join();
+    }
+    true
+}
+
+/// What a reader needs.
+pub(super) struct Reader {
+    pub(super) ring: Arc<Ring>,
+    pub(super) session: Arc<Session>,
+    pub(super) pool: Arc<Pool>,
+    /// Whether no request of the filesystem waits for anything.
+    pub(super) is_prompt: bool,
+    pub(super) stop: Arc<AtomicBool>,
+}
+
+impl Reader {
+    /// Serves the queue until it is stopped.
+    pub(super) fn run(&self) {
+        let mut scratch = Scratch::new(self.session.config());
+        let mut chain = Chain::default();
+        while !self.stop.load(Ordering::SeqCst) {
+            if let Err(error) = self.ring.wait() {
+                log::error!("queue {}: waiting for the guest: {error}", self.ring.index);
+                return;
+            }
+            while let Some(taken) = self.ring.take() {
+                self.serve(&taken, &mut chain, &mut scratch);
+            }
+        }
+    }
+
+    fn serve(&self, taken: &Taken, chain: &mut Chain, scratch: &mut Scratch) {
+        let mut told = (taken.heads().len() > 1).then(Instant::now);
+        let mut waiting = taken.heads().len();
+        for head in taken.heads() {
+            waiting -= 1;
+            let ticket = Ticket::new(&self.ring, taken.life, *head);
+            if let Err(malformed) = chain.walk(&taken.memory, taken.table, *head) {
+                self.session.malformed(format_args!("descriptor chain: {malformed:?}"));
+                drop(ticket);
+                continue;
+            }
+            let Ok(request) = Request::read(Area::new(&taken.memory, chain.readable())) else {
+                continue;
+            };
+            if self.is_slow(request.prefix(), waiting) {
+                let job = Job {
+                    ring: Arc::clone(&self.ring),
+                    memory: Arc::clone(&taken.memory),
+                    chain: std::mem::take(chain),
+                    ticket,
+                };
+                self.pool.push(job);
+                continue;
+            }
+            serve(&self.session, &taken.memory, chain, request, ticket, scratch);
+            if let Some(last) = told
+                && waiting > 0
+                && last.elapsed() >= SIGNAL_DELAY
+            {
+                self.ring.signal();
+                told = Some(Instant::now());
+            }
+        }
+        self.ring.signal();
+    }
+
+    /// Whether the request is another thread's to serve, with `waiting` others behind it.
+    fn is_slow(&self, prefix: &[u8], waiting: usize) -> bool {
+        if self.is_prompt || self.pool.size == 0 {
+            return false;
+        }
+        let word = |at: usize| {
+            let bytes = prefix.get(at..)?.first_chunk()?;
+            Some(u32::from_ne_bytes(*bytes))
+        };
+        let Some(opcode) = word(OPCODE_AT).and_then(Opcode::from_raw) else { return false };
+        match opcode {
+            Opcode::Fsync
+            | Opcode::Fsyncdir
+            | Opcode::Syncfs
+            | Opcode::Fallocate
+            | Opcode::CopyFileRange
+            | Opcode::CopyFileRange64 => true,
+            Opcode::Read | Opcode::Write => {
+                waiting > 0 && word(SIZE_AT).is_some_and(|size| size >= LARGE)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Where the opcode is in a request.
+const OPCODE_AT: usize = 4;
+/// Where the size is in `fuse_read_in` and `fuse_write_in`: after the header (40), `fh` and `offset`.
+const SIZE_AT: usize = 56;
+
+/// Has one request answered, whatever the filesystem does.
+///
+/// A panic in it is a defect of the filesystem, but one of a single request: the slot answers EIO
+/// as it is dropped, and everybody else is served on.
+fn serve(
+    session: &Session,
+    memory: &Arc<Mapped>,
+    chain: &Chain,
+    mut request: Request<'_>,
+    ticket: Ticket,
+    scratch: &mut Scratch,
+) {
+    let slot = Slot::new(ticket, request.prefix(), memory, chain.writable());
+    let served = catch_unwind(AssertUnwindSafe(|| session.handle(&mut request, slot, scratch)));
+    if served.is_err() {
+        log::error!("a request made the filesystem panic; it is answered with EIO");
+    }
+}
