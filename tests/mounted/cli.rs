@@ -238,7 +238,7 @@ fn mount_with_setuid_belongs_to_and_is_served_by_that_user() {
     let mountpoint = Mountpoint::new();
     let users = fs::read_to_string("/etc/passwd").unwrap();
     let nobody = users.lines().find_map(|line| line.strip_prefix("nobody:x:")).unwrap();
-    let uid = nobody.split(':').next().unwrap().parse().unwrap();
+    let uid: u32 = nobody.split(':').next().unwrap().parse().unwrap();
     let options = ["-o", "setuid=nobody,allow_other"];
     let (server, line) = Foreground::start(&options, &mountpoint.path());
     assert!(line.contains("is mounted on"), "{line}");
