@@ -2,11 +2,10 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use stratafs_core::attr::{S_ISGID, S_ISUID};
-use stratafs_core::{Attr, Context, Errno, FileType, HandleId, NodeId, Result, SetAttr, StatFs};
+use stratafs_core::{Attr, Errno, FileType, HandleId, NodeId, Result, SetAttr, StatFs};
 use stratafs_sys::{at, file, stat};
 
 use crate::PassthroughFs;
@@ -31,7 +30,7 @@ impl PassthroughFs {
         self.attr(&node, &stat)
     }
 
-    pub(crate) fn set(&self, cx: &Context<'_>, id: NodeId, set: &SetAttr) -> Result<Attr> {
+    pub(crate) fn set(&self, id: NodeId, set: &SetAttr) -> Result<Attr> {
         self.writable()?;
         let node = self.node(id)?;
         if self.only.is_some() && id == NodeId::ROOT {
@@ -56,13 +55,13 @@ impl PassthroughFs {
         if let Some(size) = set.size {
             self.set_size(&node, handle.as_deref(), &fd, size)?;
         }
-        if set.kill_priv || set.size.is_some() {
+        if set.kill_priv {
             self.kill_priv(&node, fd.as_fd())?;
+        } else if set.size.is_some() {
+            self.drop_capabilities(fd.as_fd())?;
         }
         let fd = if set.uid.is_some() || set.gid.is_some() || set.mode.is_some() {
-            let mut set = *set;
-            set.mode = self.allowed_mode(cx, &node, fd.as_fd(), &set)?;
-            self.set_owner_and_mode(&node, fd, &set)?
+            self.set_owner_and_mode(&node, fd, set)?
         } else {
             fd
         };
@@ -71,25 +70,6 @@ impl PassthroughFs {
         }
         let stat = stat::of(fd.as_fd())?;
         self.attr(&node, &stat)
-    }
-
-    /// The mode to set: setgid is lost on a file of a group that the caller is not in. A kernel knows
-    /// all of his groups, and has seen to it.
-    fn allowed_mode(
-        &self,
-        cx: &Context<'_>,
-        node: &Arc<Node>,
-        fd: BorrowedFd<'_>,
-        set: &SetAttr,
-    ) -> Result<Option<u32>> {
-        let Some(mode) = set.mode else { return Ok(None) };
-        let unchecked = !self.kernel.load(Ordering::Relaxed) && cx.caller.is_some();
-        if mode & S_ISGID == 0 || !unchecked || cx.is_internal() {
-            return Ok(Some(mode));
-        }
-        let stat = stat::of(fd)?;
-        let gid = set.gid.unwrap_or(self.attr(node, &stat)?.gid);
-        Ok(Some(if cx.is_in_group(gid) { mode } else { mode & !S_ISGID }))
     }
 
     fn set_size(
@@ -101,14 +81,9 @@ impl PassthroughFs {
     ) -> Result<()> {
         if let Some(handle) = handle
             && let Kind::File { flags } = &handle.kind
+            && flags.writable()
         {
-            if flags.writable() {
-                return Ok(file::set_size(handle.fd.as_fd(), size)?);
-            }
-            // A kernel refuses it by itself, and sends one for O_RDONLY with O_TRUNC.
-            if !self.kernel.load(Ordering::Relaxed) {
-                return Err(Errno::EINVAL);
-            }
+            return Ok(file::set_size(handle.fd.as_fd(), size)?);
         }
         let file = self.reopen(node, fd, libc::O_WRONLY)?;
         Ok(file::set_size(file.as_fd(), size)?)

@@ -194,10 +194,21 @@ impl PassthroughFs {
         if self.add_dots(node, cookie, sink) == Added::Full {
             return Ok(false);
         }
-        stream.go_to(position(cookie))?;
+        let mut taken = cookie < AFTER_DOTS;
         let dir = Arc::clone(&stream.fd);
+        let mut start = Some(position(cookie));
         loop {
-            let Some((entry, len)) = stream.peek()? else { return Ok(true) };
+            let next = match start.take() {
+                Some(position) => stream.go_to(position).and_then(|()| stream.peek()),
+                None => stream.peek(),
+            };
+            let (entry, len) = match next {
+                Ok(Some(next)) => next,
+                Ok(None) => return Ok(true),
+                // The next call meets it again; what was taken counts.
+                Err(_) if taken => return Ok(false),
+                Err(errno) => return Err(errno),
+            };
             let next = entry.next;
             let added = match entry.name {
                 b"." | b".." => Added::Taken,
@@ -207,6 +218,7 @@ impl PassthroughFs {
                 Added::Full => return Ok(false),
                 Added::Taken => stream.pass(len, next),
             }
+            taken = true;
         }
     }
 

@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 
 use stratafs_core::attr::{S_ISGID, S_ISUID};
 use stratafs_core::{
-    BackingFile, CopyRange, Errno, FallocateMode, FileType, HandleId, NodeId, OpenFlags, Opened,
-    ReadSink, Result, SeekTo, WriteFlags, WriteSource,
+    Attr, BackingFile, Behaviours, CopyRange, Errno, FallocateMode, FileType, HandleId, NodeId,
+    OpenFlags, Opened, ReadSink, Result, SeekTo, WriteFlags, WriteSource,
 };
 use stratafs_sys::io::{At, copy_range, read_at, write_at};
 use stratafs_sys::{file, stat};
@@ -95,15 +95,15 @@ impl PassthroughFs {
         Ok(Opened::new(id, opened).with_backing(backing))
     }
 
-    /// A file for the kernel's own I/O, where the session agreed on it: never for writing to one
-    /// whose privileges such a write would not clear.
+    /// A file for the kernel's own I/O: never for writing to one whose privileges such a write would
+    /// not clear.
     pub(crate) fn backing(
         &self,
-        node: &Node,
+        node: &Arc<Node>,
         fd: &Arc<OwnedFd>,
         flags: OpenFlags,
     ) -> Option<BackingFile> {
-        if !self.passthrough.load(Ordering::Relaxed) || flags.direct() {
+        if !self.features.bears(Behaviours::PASSTHROUGH) || flags.direct() {
             return None;
         }
         if flags.writable() && !self.is_unprivileged(node, fd.as_fd()) {
@@ -112,10 +112,9 @@ impl PassthroughFs {
         Some(BackingFile::new(Arc::clone(fd)))
     }
 
-    fn is_unprivileged(&self, node: &Node, fd: BorrowedFd<'_>) -> bool {
+    fn is_unprivileged(&self, node: &Arc<Node>, fd: BorrowedFd<'_>) -> bool {
         let Ok(stat) = stat::of(fd) else { return false };
-        let Ok(record) = self.read_record(fd, &stat) else { return false };
-        let mode = record.map_or(stat.mode, |record| record.mode);
+        let Ok(Attr { mode, .. }) = self.attr(node, &stat) else { return false };
         let capable = self
             .host_xattr(CAPABILITY.to_bytes())
             .is_some_and(|name| !matches!(xattr(&self.proc, fd, &name, &mut []), Ok(None)));

@@ -1,13 +1,12 @@
 //! The trait, one line for each method.
 
 use std::os::fd::AsFd;
-use std::sync::atomic::Ordering;
 
 use stratafs_core::{
-    Access, BackingFile, Behaviours, Context, CopyRange, DirSink, DynFileSystem, Entry, Errno,
-    FallocateMode, Features, FileType, HandleId, Lookup, Name, Negotiated, NodeId, OpenFlags,
-    Opened, PersistentId, ReadSink, Release, RenameFlags, Result, SeekTo, SetAttr, StatFs,
-    TimedAttr, WriteFlags, WriteSource, XattrMode, XattrName,
+    Access, BackingFile, Context, CopyRange, DirSink, DynFileSystem, Entry, Errno, FallocateMode,
+    Features, FileType, HandleId, Lookup, Name, NodeId, OpenFlags, Opened, PersistentId, ReadSink,
+    Release, RenameFlags, Result, SeekTo, SetAttr, StatFs, TimedAttr, WriteFlags, WriteSource,
+    XattrMode, XattrName,
 };
 use stratafs_sys::{file, handle};
 
@@ -17,14 +16,6 @@ use crate::dir::Listing;
 impl DynFileSystem for PassthroughFs {
     fn features(&self) -> Features {
         self.features
-    }
-
-    fn init(&self, negotiated: &Negotiated) -> Result<()> {
-        self.kernel.store(true, Ordering::Relaxed);
-        if negotiated.behaviours.contains(Behaviours::PASSTHROUGH) {
-            self.passthrough.store(true, Ordering::Relaxed);
-        }
-        Ok(())
     }
 
     fn lookup(&self, _: &Context<'_>, parent: NodeId, name: Name<'_>) -> Result<Lookup> {
@@ -44,8 +35,8 @@ impl DynFileSystem for PassthroughFs {
         Ok(TimedAttr::new(self.get(node, handle)?, self.options.cache.attr_timeout))
     }
 
-    fn setattr(&self, cx: &Context<'_>, node: NodeId, set: &SetAttr) -> Result<TimedAttr> {
-        Ok(TimedAttr::new(self.set(cx, node, set)?, self.options.cache.attr_timeout))
+    fn setattr(&self, _: &Context<'_>, node: NodeId, set: &SetAttr) -> Result<TimedAttr> {
+        Ok(TimedAttr::new(self.set(node, set)?, self.options.cache.attr_timeout))
     }
 
     fn readlink(&self, _: &Context<'_>, node: NodeId, target: &mut dyn ReadSink) -> Result<usize> {

@@ -95,7 +95,6 @@ mod xattrs;
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use stratafs_core::{Features, NameBuf, NodeId};
 use stratafs_sys::proc::Proc;
@@ -123,10 +122,6 @@ pub struct PassthroughFs {
     handles: handles::Handles,
     devices: devices::Devices,
     logged: owner::Logged,
-    /// Whether a kernel is the client: it has checked what is for it to check.
-    kernel: AtomicBool,
-    /// Whether a session agreed on FUSE_PASSTHROUGH.
-    passthrough: AtomicBool,
 }
 
 /// What a [`PassthroughFs`] holds at a moment.

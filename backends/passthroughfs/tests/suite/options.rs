@@ -4,8 +4,8 @@ use std::os::unix::fs::symlink;
 use std::time::Duration;
 
 use stratafs_core::{
-    Behaviours, CachePolicy, DynFileSystem, Errno, Lookup, Name, Negotiated, NodeId, OpenFlags,
-    OpenedFlags, RenameFlags, XattrMode,
+    Behaviours, CachePolicy, DynFileSystem, Errno, Lookup, Name, NodeId, OpenFlags, OpenedFlags,
+    RenameFlags, XattrMode,
 };
 use stratafs_passthroughfs::{BuildError, Builder, OpenMode, Ownership, PassthroughFs};
 use stratafs_testkit::{Client, InProcess, World};
@@ -212,7 +212,7 @@ fn features_follow_the_options() {
 }
 
 #[test]
-fn backing_is_offered_where_it_was_agreed_on_and_never_for_writing_a_setuid_file() {
+fn backing_is_offered_and_never_for_writing_a_file_with_privileges() {
     let share = Share::plain();
     let w = share.world();
     w.file("f", b"data").unwrap();
@@ -225,11 +225,16 @@ fn backing_is_offered_where_it_was_agreed_on_and_never_for_writing_a_setuid_file
         share.fs.forget(entry.node, 1);
         opened.backing.is_some()
     };
-    assert!(!offered("f", OpenFlags::READ_ONLY), "nobody agreed on it yet");
-    share.fs.init(&Negotiated::new(45, 1 << 20, Behaviours::PASSTHROUGH)).unwrap();
     assert!(offered("f", OpenFlags::READ_ONLY) && offered("f", OpenFlags::READ_WRITE));
     assert!(offered("suid", OpenFlags::READ_ONLY));
     assert!(!offered("suid", OpenFlags::WRITE_ONLY) && !offered("suid", OpenFlags::READ_WRITE));
     w.setxattr("f", b"security.capability", b"x", XattrMode::Set).unwrap();
     assert!(!offered("f", OpenFlags::READ_WRITE));
+    let writeback = Share::new(|b| b.writeback(true));
+    let fd = writeback.world().create("f", OpenFlags::READ_WRITE, 0o644).unwrap();
+    let (node, _) = writeback.client.ids(fd).unwrap();
+    let opened = writeback.fs.open(&root(), node, OpenFlags::READ_ONLY, false).unwrap();
+    assert!(opened.backing.is_none(), "they exclude each other");
+    writeback.fs.release(&root(), node, opened.handle, Default::default()).unwrap();
+    writeback.world().close(fd).unwrap();
 }

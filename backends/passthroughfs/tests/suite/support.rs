@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use stratafs_core::{
     Context, Credentials, DynFileSystem, Entry, Name, NodeId, OpenFlags, Release, Result,
@@ -188,7 +188,17 @@ pub(crate) fn in_child(test: &str, user: As) -> bool {
         use std::os::unix::process::CommandExt;
         command.uid(NOBODY).gid(NOBODY);
     }
-    let output = command.output().unwrap();
+    // A process that another test starts at this moment may still have the copy open for writing.
+    let start = Instant::now();
+    let output = loop {
+        match command.output() {
+            Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => {
+                assert!(start.elapsed() < DEADLINE, "{error}");
+                std::thread::yield_now();
+            }
+            output => break output.unwrap(),
+        }
+    };
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
     false
