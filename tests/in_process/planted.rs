@@ -14,7 +14,7 @@ use stratafs_core::{
     OpenFlags, Result, SetAttr, StatFs, TimedAttr,
 };
 use stratafs_memfs::MemFs;
-use stratafs_testkit::{Case, ModelRun, Stack, Stress, cases};
+use stratafs_testkit::{Case, Listed, ModelRun, Stack, Stress, cases};
 
 use crate::conformance::CAPACITY;
 
@@ -173,20 +173,16 @@ impl Planted {
         self.inner.setattr(cx, node, &set)
     }
 
-    /// All entries of a listing, with the numbers and the types that they have.
-    fn all(
-        &self,
-        cx: &Context<'_>,
-        node: NodeId,
-        handle: HandleId,
-    ) -> Result<Vec<(u64, Option<FileType>, Vec<u8>)>> {
-        struct All(Vec<(u64, Option<FileType>, Vec<u8>)>);
+    /// All entries of a listing.
+    fn all(&self, cx: &Context<'_>, node: NodeId, handle: HandleId) -> Result<Vec<Listed>> {
+        struct All(Vec<Listed>);
         impl DirSink for All {
             fn fits(&self, _: usize) -> bool {
                 true
             }
             fn add(&mut self, entry: &DirEntry<'_>, _: Option<&Entry>) -> Added {
-                self.0.push((entry.ino, entry.kind, entry.name.to_vec()));
+                let DirEntry { ino, kind, name, cookie, .. } = *entry;
+                self.0.push(Listed { ino, kind, name: name.to_vec(), cookie });
                 Added::Taken
             }
         }
@@ -203,13 +199,13 @@ impl Planted {
         cookie: u64,
         sink: &mut dyn DirSink,
     ) -> Result<()> {
-        for (i, (ino, kind, name)) in self.all(cx, node, handle)?.iter().enumerate() {
+        for (i, listed) in self.all(cx, node, handle)?.iter().enumerate() {
             let position = i as u64 + 1;
             if position <= cookie {
                 continue;
             }
-            let mut entry = DirEntry::dot(*ino, position);
-            (entry.kind, entry.name) = (*kind, name);
+            let mut entry = DirEntry::dot(listed.ino, position);
+            (entry.kind, entry.name) = (listed.kind, &listed.name);
             if sink.add(&entry, None) == Added::Full {
                 break;
             }
@@ -220,8 +216,8 @@ impl Planted {
     fn remove_children(&self, cx: &Context<'_>, parent: NodeId, name: Name<'_>) -> Result<()> {
         let dir = self.peek(cx, parent, name)?;
         let opened = self.inner.opendir(cx, dir, OpenFlags::READ_ONLY)?;
-        for (_, _, child) in self.all(cx, dir, opened.handle)? {
-            if let Ok(child) = Name::new(&child) {
+        for child in self.all(cx, dir, opened.handle)? {
+            if let Ok(child) = Name::new(&child.name) {
                 self.inner.unlink(cx, dir, child)?;
             }
         }
@@ -244,7 +240,7 @@ impl DirSink for PlantedSink<'_> {
     fn add(&mut self, entry: &DirEntry<'_>, plus: Option<&Entry>) -> Added {
         let mut shown = *entry;
         match self.bug {
-            Bug::ReaddirSkips if entry.ino % 7 == 0 => return Added::Taken,
+            Bug::ReaddirSkips if entry.ino.is_multiple_of(7) => return Added::Taken,
             Bug::ReaddirWrongIno => shown.ino += 1000,
             Bug::ReaddirRepeats if !self.repeated && entry.entry_name().is_some() => {
                 self.repeated = true;
