@@ -46,6 +46,43 @@ pub fn user(name: &str) -> io::Result<User> {
     by_number.ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
+/// The number of the group `name`, or of the number that `name` is.
+///
+/// # Errors
+/// * `NotFound`: there is no such group.
+/// * Anything that the group database reports.
+pub fn group(name: &str) -> io::Result<u32> {
+    let wanted = CString::new(name).map_err(|_| io::ErrorKind::NotFound)?;
+    // A group may have thousands of members, all in one entry.
+    let mut size = 1024;
+    while size <= 1 << 24 {
+        // SAFETY: group is integers and pointers, for which zero is a value.
+        let mut entry: libc::group = unsafe { std::mem::zeroed() };
+        let mut found = std::ptr::null_mut();
+        let mut buffer: Vec<libc::c_char> = vec![0; size];
+        // SAFETY: all pointers describe live locals; the name is NUL-terminated.
+        let error = unsafe {
+            libc::getgrnam_r(
+                wanted.as_ptr(),
+                &mut entry,
+                buffer.as_mut_ptr(),
+                buffer.len(),
+                &mut found,
+            )
+        };
+        match error {
+            0 if !found.is_null() => return Ok(entry.gr_gid),
+            0 | libc::ENOENT | libc::ESRCH | libc::EBADF | libc::EPERM => {
+                return name.parse().map_err(|_| io::ErrorKind::NotFound.into());
+            }
+            libc::ERANGE => size *= 2,
+            libc::EINTR => {}
+            error => return Err(io::Error::from_raw_os_error(error)),
+        }
+    }
+    Err(io::Error::from_raw_os_error(libc::ERANGE))
+}
+
 type Lookup<'a> =
     dyn Fn(*mut libc::passwd, &mut [libc::c_char], *mut *mut libc::passwd) -> libc::c_int + 'a;
 
@@ -169,6 +206,13 @@ mod tests {
         for name in ["no-such-user", "4294967294", "", "ro\0ot"] {
             assert_eq!(user(name).unwrap_err().kind(), io::ErrorKind::NotFound, "{name:?}");
         }
+    }
+
+    #[test]
+    fn group_by_name_and_number_is_found_and_nonsense_is_not() {
+        assert_eq!(group("root").unwrap(), 0);
+        assert_eq!(group("12345").unwrap(), 12345);
+        assert_eq!(group("no such group").unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

@@ -148,6 +148,21 @@ pub fn set_descriptor_limit(count: u64) -> io::Result<()> {
     check(unsafe { libc::setrlimit64(libc::RLIMIT_NOFILE, &limit) }).map(drop)
 }
 
+/// Raises the soft limit of RLIMIT_NOFILE to `count`, or as far as the hard limit allows; what it
+/// is afterwards. It is never lowered.
+///
+/// # Errors
+/// None is known.
+pub fn raise_descriptor_limit(count: u64) -> io::Result<u64> {
+    let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` lives through the call.
+    check(unsafe { libc::getrlimit64(libc::RLIMIT_NOFILE, &mut limit) })?;
+    limit.rlim_cur = count.min(limit.rlim_max).max(limit.rlim_cur);
+    // SAFETY: as above.
+    check(unsafe { libc::setrlimit64(libc::RLIMIT_NOFILE, &limit) })?;
+    Ok(limit.rlim_cur)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
