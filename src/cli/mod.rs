@@ -5,6 +5,8 @@
 //! | `backends` | `stratafs backends`: what a spec can name |
 //! | `mount` | `stratafs mount`: a spec as a filesystem of this host |
 //! | `mount_helper` | `mount.stratafs`: the same for mount(8) and fstab |
+//! | `serve` | `stratafs serve`: a spec as a share for virtual machines |
+//! | `ring` | `stratafs ring`: a VMM and its guest, played |
 //! | `logging` | `--log-level` and `RUST_LOG` |
 //!
 //! Exit codes: 0 all went well, 1 it could not be done, 2 it was asked for wrongly (usage, spec,
@@ -16,6 +18,10 @@ mod logging;
 mod mount;
 #[cfg(feature = "fuse")]
 mod mount_helper;
+#[cfg(feature = "ring")]
+mod ring;
+#[cfg(feature = "vhost-user")]
+mod serve;
 
 use std::fmt;
 use std::io::{self, Write as _};
@@ -39,6 +45,9 @@ Examples:
   The same in the background, for every user, and its end:
       stratafs mount --background -o allow_other 'mem(capacity=1GiB)' /mnt/x
       umount /mnt/x
+
+  A host directory for a virtual machine, over virtio-fs:
+      stratafs serve /srv/guest --socket-path /run/vm/root.sock
 
   A composition kept in a file:
       stratafs mount @/etc/stratafs/build.toml /mnt/x
@@ -68,6 +77,10 @@ struct Cli {
 enum Command {
     #[cfg(feature = "fuse")]
     Mount(mount::Mount),
+    #[cfg(feature = "vhost-user")]
+    Serve(serve::Serve),
+    #[cfg(feature = "ring")]
+    Ring(ring::Ring),
     Backends(backends::Backends),
 }
 
@@ -94,6 +107,10 @@ pub fn run() -> ExitCode {
     let done = match &cli.command {
         #[cfg(feature = "fuse")]
         Command::Mount(mount) => mount.run(cli.log_level),
+        #[cfg(feature = "vhost-user")]
+        Command::Serve(serve) => serve.run(),
+        #[cfg(feature = "ring")]
+        Command::Ring(ring) => ring.run(),
         Command::Backends(backends) => backends.run(),
     };
     told(done).into()

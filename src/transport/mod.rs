@@ -6,6 +6,7 @@
 pub mod background;
 #[cfg(feature = "fuse")]
 pub mod fuse_dev;
+pub mod service;
 #[cfg(feature = "vhost-user")]
 pub mod vhost_user;
 

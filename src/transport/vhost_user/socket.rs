@@ -84,6 +84,14 @@ impl Listener {
     }
 }
 
+/// The number of a group by its name, or by its number.
+///
+/// # Errors
+/// `NotFound`: there is no such group. Others of the group database.
+pub fn group(name: &str) -> io::Result<u32> {
+    stratafs_sys::creds::group(name)
+}
+
 /// Removes the socket at `path` if nobody listens there any more.
 fn remove_dead(path: &Path) -> Result<(), ServeError> {
     let refuse = |errno, cause: &str, next| {
