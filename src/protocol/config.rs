@@ -21,7 +21,7 @@ pub struct SessionConfig {
     /// The largest write, in bytes: at least 4096. A transport's buffer holds this and 4096 more
     /// (the kernel refuses to read into a smaller one).
     pub max_write: u32,
-    /// The largest request, in pages of 4096 bytes, from 1. The kernel cuts it to its own limit
+    /// The largest request, in pages of the client, from 1. The kernel cuts it to its own limit
     /// (`fs.fuse.max_pages_limit`, 256 unless set).
     pub max_pages: u16,
     /// How much is read ahead at most, in bytes.

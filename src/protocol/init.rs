@@ -156,10 +156,10 @@ fn padded(reply: InitOut) -> [u8; INIT_OUT_SIZE] {
     bytes
 }
 
-/// Bytes of a page, as `max_pages` counts them.
+/// Bytes of the smallest page there is; also the least `max_write`.
 const PAGE: u32 = 4096;
 /// Pages of a request where MAX_PAGES is not offered (FUSE_DEFAULT_MAX_PAGES_PER_REQ).
-const DEFAULT_PAGES: u16 = 32;
+const DEFAULT_PAGES: u32 = 32;
 
 /// The promises that an INIT decides on; others hold whatever the client says.
 const NEGOTIABLE: Behaviours = Behaviours::NO_OPEN
@@ -250,7 +250,7 @@ fn answer_flags(features: &Features, used: Behaviours, offered: InitFlags) -> In
 /// Computes the outcome of an `offer` whose version is spoken.
 ///
 /// # Errors
-/// * `EINVAL`: a configured limit is 0.
+/// * `EINVAL`: a configured limit is too low for any request.
 pub(crate) fn negotiate(
     features: &Features,
     config: &SessionConfig,
@@ -271,12 +271,13 @@ pub(crate) fn negotiate(
     let used = promises(features, config, offered);
     let flags = answer_flags(features, used, offered);
 
-    let (max_pages, pages) = if flags.contains(InitFlags::MAX_PAGES) {
-        (config.max_pages, config.max_pages)
+    // Where the client counts pages itself it knows their size; where it does not, it has its own
+    // bound, and is told nothing beyond it.
+    let (max_pages, max_write) = if flags.contains(InitFlags::MAX_PAGES) {
+        (config.max_pages, config.max_write)
     } else {
-        (0, config.max_pages.min(DEFAULT_PAGES))
+        (0, config.max_write.min(PAGE.saturating_mul(DEFAULT_PAGES)))
     };
-    let max_write = config.max_write.min(PAGE.saturating_mul(u32::from(pages)));
 
     let mut agreed = Agreed::empty();
     for (agreement, holds) in [

@@ -29,6 +29,18 @@ pub(crate) enum HandleKind {
     Dir,
 }
 
+/// Entries below which a table keeps its memory.
+const SMALL: usize = 4096;
+
+/// Lets a table that was large once shrink as it empties: what a client forgot must not cost memory.
+/// Each shrinking is paid for by the removals since the last.
+fn give_memory_back(nodes: &mut HashMap<u64, u64, Mix>) {
+    let capacity = nodes.capacity();
+    if capacity > SMALL && nodes.len() < capacity >> 3 {
+        nodes.shrink_to(capacity >> 2);
+    }
+}
+
 /// Why a handle was not noted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NotHeld {
@@ -122,7 +134,6 @@ impl Ledger {
                     held.map(|(handle, held)| (HandleId(handle), held.node, kind, held.count)),
                 );
             }
-            // A client that was large once must not cost memory for ever.
             shard.nodes.shrink_to_fit();
         }
         remains
@@ -148,6 +159,7 @@ impl Ledger {
         *held = held.saturating_sub(taken);
         if *held == 0 {
             shard.nodes.remove(&node.0);
+            give_memory_back(&mut shard.nodes);
         }
         taken
     }
@@ -322,6 +334,20 @@ mod tests {
         assert_eq!(ledger.close().nodes, []);
         ledger.open();
         assert!(ledger.raise(NodeId(5)));
+    }
+
+    #[test]
+    fn forgetting_a_large_tree_gives_its_memory_back() {
+        let ledger = opened();
+        let last = 40_000 * SHARDS as u64;
+        for node in 2..last {
+            assert!(ledger.raise(NodeId(node)));
+        }
+        for node in 2..last {
+            assert_eq!(ledger.lower(NodeId(node), 1), 1);
+        }
+        let largest = ledger.shards.iter().map(|shard| shard.lock().nodes.capacity()).max();
+        assert!(largest <= Some(2 * SMALL), "{largest:?}");
     }
 
     #[test]

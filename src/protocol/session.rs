@@ -32,8 +32,10 @@ pub enum Rejected {
         /// Its minor version.
         minor: u32,
     },
-    /// The request was too short, or its limits made no sense.
+    /// The request was too short.
     Malformed,
+    /// The session was configured with a `max_write` below 4096 or a `max_pages` of 0.
+    Limits,
     /// The filesystem's `init` failed.
     FileSystem(Errno),
 }
@@ -49,6 +51,9 @@ impl fmt::Display for Rejected {
                 wire::MINOR
             ),
             Self::Malformed => f.write_str("the client's INIT is malformed"),
+            Self::Limits => {
+                f.write_str("max_write is below 4096 bytes, or max_pages is 0: set them higher")
+            }
             Self::FileSystem(errno) => write!(f, "the filesystem could not begin: {errno}"),
         }
     }
@@ -270,7 +275,7 @@ impl Session {
         }
         let outcome = match init::negotiate(&self.features, &self.config, &offer) {
             Ok(outcome) => outcome,
-            Err(errno) => return reject(Rejected::Malformed, errno),
+            Err(errno) => return reject(Rejected::Limits, errno),
         };
         if let Err(errno) = self.fs.init(&outcome.negotiated) {
             return reject(Rejected::FileSystem(errno), errno);

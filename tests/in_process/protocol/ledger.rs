@@ -9,7 +9,7 @@ use stratafs_memfs::MemFs;
 
 use super::recorder::Stage;
 use super::requests::{Ids, Valid, valid_requests};
-use super::wire::{Body, Client, O_RDWR, plus_entries, read_body};
+use super::wire::{Body, Client, O_RDWR, create_body, plus_entries, read_body};
 
 /// A client with a directory and an open file of its own, and their ids.
 fn furnished(stage: &Stage) -> (Client, Ids) {
@@ -309,4 +309,67 @@ fn creation_under_no_open_leaves_no_handle_behind() {
     assert_eq!(client.release(Opcode::Release, node, 0), Ok(()));
     drop(client);
     stage.assert_balanced();
+}
+
+#[test]
+fn reply_without_room_changes_nothing() {
+    for room in [0, 7, 15] {
+        let stage = Stage::default();
+        let (mut client, ids) = furnished(&stage);
+        let held = client.session.held();
+        client.room = room;
+        for Valid { opcode, node, body, .. } in valid_requests(&ids) {
+            let gives = matches!(
+                opcode,
+                Opcode::Lookup
+                    | Opcode::Symlink
+                    | Opcode::Mknod
+                    | Opcode::Mkdir
+                    | Opcode::Link
+                    | Opcode::Open
+                    | Opcode::Create
+                    | Opcode::Tmpfile
+                    | Opcode::Opendir
+                    | Opcode::Getattr
+                    | Opcode::Setattr
+                    | Opcode::Statx
+                    | Opcode::Statfs
+            );
+            if gives {
+                assert_eq!(client.ask(opcode, node, &body), Err(Errno::EINVAL), "{opcode:?}");
+                assert_eq!(stage.recorder.take(), <[String; 0]>::default(), "{opcode:?}");
+            } else if matches!(opcode, Opcode::Read | Opcode::Readdir | Opcode::Readdirplus) {
+                let reply = client.ask(opcode, node, &body).unwrap();
+                assert!(reply.len() <= room, "{opcode:?}");
+            }
+            assert_eq!(client.session.held(), held, "{opcode:?}");
+            if opcode == Opcode::Ioctl {
+                break;
+            }
+            stage.recorder.take();
+        }
+        drop(client);
+        stage.assert_balanced();
+    }
+}
+
+#[test]
+fn undelivered_creation_under_no_open_is_undone() {
+    let stage = Stage::new(MemFs::builder());
+    let mut client = Client::stateless(Arc::clone(&stage.fs));
+    client.delivers = false;
+    client.send(Opcode::Create.raw(), 1, &create_body(O_RDWR, 0o644, b"file"));
+    assert_eq!((client.session.held(), stage.counts.held()), ((0, 0), (0, 0)));
+}
+
+#[test]
+fn request_without_a_handle_passes_where_files_need_none() {
+    let stage = Stage::new(MemFs::builder());
+    let mut client = Client::stateless(Arc::clone(&stage.fs));
+    let (node, fh) = client.create(1, b"file");
+    client.write(node, fh, 0, b"data").unwrap();
+    assert_eq!(client.read(node, 0, 0, 9).unwrap(), b"data");
+    client.ask(Opcode::Getattr, node, &Body::new().u32(1).u32(0).u64(0)).unwrap();
+    assert!(stage.recorder.take().last().unwrap().contains("handle: None"));
+    assert_eq!(client.read(node, 5, 0, 9), Err(Errno::EBADF));
 }

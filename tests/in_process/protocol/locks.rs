@@ -9,7 +9,7 @@ use stratafs_memfs::{Locks, MemFs};
 
 use super::recorder::Stage;
 use super::requests::lock_body;
-use super::wire::{Body, Client, Record, Told};
+use super::wire::{Body, Client, Record, Told, request};
 
 const WRITE: u32 = 1;
 const NONE: u32 = 2;
@@ -157,4 +157,38 @@ fn lock_that_makes_no_sense_is_einval() {
             assert_eq!(asked, Err(Errno::EINVAL), "{opcode:?} {start} {end} {kind}");
         }
     }
+}
+
+#[test]
+fn interrupt_beside_its_request_on_another_worker_ends_it_once() {
+    let stage = stage();
+    let (client, node, fh) = locked(&stage, TransportKind::Dev);
+    let session = Arc::clone(&client.session);
+    let meet = std::sync::Barrier::new(2);
+    std::thread::scope(|scope| {
+        let (session, meet) = (&session, &meet);
+        scope.spawn(move || {
+            let mut other = Client::of(Arc::clone(session));
+            for round in 0..2000_u64 {
+                meet.wait();
+                let body = Body::new().u64(1_000_000 + round);
+                other.tell(Opcode::Interrupt, 0, &body);
+                meet.wait();
+            }
+        });
+        let mut waiter = Client::of(Arc::clone(session));
+        let record = Arc::clone(&waiter.record);
+        for round in 0..2000_u64 {
+            let unique = 1_000_000 + round;
+            let body = lock_body(fh, 2, WRITE);
+            let bytes = request(Opcode::Setlkw.raw(), unique, node, &body.0);
+            meet.wait();
+            waiter.send_and_leave(&bytes);
+            meet.wait();
+            assert_eq!(await_reply(&record, unique), Err(Errno::EINTR));
+            assert_eq!(std::mem::take(&mut *record.lock()).len(), 1);
+        }
+    });
+    assert_eq!(session.waiting(), 0);
+    drop(client);
 }

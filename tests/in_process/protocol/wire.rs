@@ -249,11 +249,16 @@ impl Client {
     /// Sends bytes as they are, and gives what they came to.
     pub(crate) fn send_raw(&mut self, bytes: &[u8]) -> Vec<Told> {
         let before = self.record.lock().len();
+        self.send_and_leave(bytes);
+        self.record.lock().split_off(before)
+    }
+
+    /// Sends bytes as they are; what they come to is in the record, now or later.
+    pub(crate) fn send_and_leave(&mut self, bytes: &[u8]) {
         let payload = Payload { bytes: Vec::new(), room: self.room };
         let record = Arc::clone(&self.record);
         let slot = Slot { record, payload, delivers: self.delivers, used: false };
         self.session.handle(&mut SliceSource::new(bytes), slot, &mut self.scratch);
-        self.record.lock().split_off(before)
     }
 
     /// Does something whose answers stay in the record, with those of others.
