@@ -1,0 +1,262 @@
+//! Open files.
+//!
+//! A handle is open on the object that its node had when it was opened. If that is copied up
+//! meanwhile, the handle moves to the copy with its next use: the client's page cache belongs to the
+//! node, so two handles of one node must not read two files.
+
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use stratafs_core::{
+    Context, CopyRange, Errno, FallocateMode, FileType, HandleId, HandleRef, LockOwner, NodeId,
+    OpenFlags, Opened, ReadSink, Release, Result, SeekTo, SetAttr, WriteFlags, WriteSource,
+};
+use stratafs_transfer::Data;
+
+use crate::OverlayFs;
+use crate::builder::layer_name;
+use crate::format::Record;
+use crate::layer::Real;
+use crate::node::Node;
+
+/// An open file.
+pub(crate) struct File {
+    pub(crate) node: Arc<Node>,
+    flags: OpenFlags,
+    real: RwLock<Arc<RealFile>>,
+}
+
+/// The layer's handle behind one. It is given back before the object.
+pub(crate) struct RealFile {
+    pub(crate) handle: HandleRef,
+    pub(crate) at: Real,
+}
+
+impl File {
+    pub(crate) fn new(node: Arc<Node>, flags: OpenFlags, real: RealFile) -> Self {
+        Self { node, flags, real: RwLock::new(Arc::new(real)) }
+    }
+}
+
+impl OverlayFs {
+    pub(crate) fn open_file(
+        &self,
+        cx: &Context<'_>,
+        id: NodeId,
+        flags: OpenFlags,
+        kill_priv: bool,
+    ) -> Result<Opened> {
+        let node = self.table.get(id)?;
+        self.open_node(cx, &node, flags, kill_priv)
+    }
+
+    pub(crate) fn open_node(
+        &self,
+        cx: &Context<'_>,
+        node: &Arc<Node>,
+        flags: OpenFlags,
+        kill_priv: bool,
+    ) -> Result<Opened> {
+        match node.kind {
+            FileType::Regular => {}
+            FileType::Directory => return Err(Errno::EISDIR),
+            _ => return Err(Errno::ENXIO),
+        }
+        self.require_data(&node.top()?)?;
+        let at = if flags.truncate() {
+            self.copy_up(node, Data::First(0))?
+        } else if flags.writable() {
+            self.copy_up(node, Data::All)?
+        } else {
+            node.top()?
+        };
+        let kept = flags.without_truncate().without_exclusive();
+        let real = self.open_real(cx, &at, kept)?;
+        if flags.truncate() {
+            let mut cut = SetAttr::new();
+            (cut.size, cut.kill_priv) = (Some(0), kill_priv);
+            cut.handle = Some(real.handle.handle());
+            at.fs().setattr(cx, at.id(), &cut)?;
+        }
+        Ok(self.enter_handle(File::new(Arc::clone(node), kept, real)))
+    }
+
+    /// Refuses a file whose data is in a layer below, which this version does not look for: what it
+    /// holds itself is one hole.
+    ///
+    /// # Errors
+    /// `EIO`: it is one.
+    pub(crate) fn require_data(&self, at: &Real) -> Result<()> {
+        if at.xattr(self.names.name(Record::Metacopy))?.is_none() {
+            return Ok(());
+        }
+        log::error!(
+            "overlay: a file of {} has its data in a layer below (metacopy), which is not \
+             supported (EIO)",
+            layer_name(at.layer)
+        );
+        Err(Errno::EIO)
+    }
+
+    fn open_real(&self, cx: &Context<'_>, at: &Real, flags: OpenFlags) -> Result<RealFile> {
+        let opened = at.fs().open(cx, at.id(), flags, false)?;
+        Ok(RealFile { handle: self.layer_handle(at, opened.handle), at: at.clone() })
+    }
+
+    pub(crate) fn enter_handle(&self, file: File) -> Opened {
+        self.table.opened(&file.node);
+        let handle = self.files.enter(Arc::new(file));
+        Opened::new(handle, self.cache.file_flags())
+    }
+
+    pub(crate) fn close_file(&self, id: NodeId, handle: HandleId) -> Result<()> {
+        let file = self.files.take(handle, |file| file.node.id == id)?;
+        self.table.closed(&file.node);
+        Ok(())
+    }
+
+    /// The layer's handle behind `file`, on the object that its node has now.
+    pub(crate) fn real_file(&self, file: &File) -> Result<Arc<RealFile>> {
+        let real = Arc::clone(&file.real.read());
+        if real.at.is_upper() {
+            return Ok(real);
+        }
+        let Some(upper) = file.node.upper() else { return Ok(real) };
+        let moved = Arc::new(self.open_real(&Context::internal(), &upper, file.flags)?);
+        let old = {
+            let mut real = file.real.write();
+            if real.at.is_upper() {
+                return Ok(Arc::clone(&real));
+            }
+            std::mem::replace(&mut *real, Arc::clone(&moved))
+        };
+        drop(old);
+        Ok(moved)
+    }
+
+    fn opened(&self, id: NodeId, handle: HandleId) -> Result<Arc<RealFile>> {
+        let file = self.files.get(handle)?;
+        if file.node.id != id {
+            return Err(Errno::EBADF);
+        }
+        self.real_file(&file)
+    }
+
+    pub(crate) fn read_file(
+        &self,
+        cx: &Context<'_>,
+        id: NodeId,
+        handle: HandleId,
+        offset: u64,
+        size: usize,
+        sink: &mut dyn ReadSink,
+    ) -> Result<usize> {
+        let real = self.opened(id, handle)?;
+        real.at.fs().read(cx, real.at.id(), real.handle.handle(), offset, size, sink)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the operands of pwrite(2), and who asks")]
+    pub(crate) fn write_file(
+        &self,
+        cx: &Context<'_>,
+        id: NodeId,
+        handle: HandleId,
+        offset: u64,
+        size: usize,
+        flags: WriteFlags,
+        source: &mut dyn WriteSource,
+    ) -> Result<usize> {
+        let real = self.opened(id, handle)?;
+        if !real.at.is_upper() {
+            return Err(Errno::EBADF);
+        }
+        let flags = if self.options.volatile { flags - WriteFlags::SYNC } else { flags };
+        real.at.fs().write(cx, real.at.id(), real.handle.handle(), offset, size, flags, source)
+    }
+
+    pub(crate) fn flush_file(
+        &self,
+        cx: &Context<'_>,
+        id: NodeId,
+        handle: HandleId,
+        owner: LockOwner,
+    ) -> Result<()> {
+        let real = self.opened(id, handle)?;
+        if real.at.is_upper() {
+            real.at.fs().flush(cx, real.at.id(), real.handle.handle(), owner)
+        } else {
+            Ok(())
+        }
+    }
+
+    pub(crate) fn sync_file(
+        &self,
+        cx: &Context<'_>,
+        id: NodeId,
+        handle: HandleId,
+        datasync: bool,
+    ) -> Result<()> {
+        let real = self.opened(id, handle)?;
+        if self.options.volatile || !real.at.is_upper() {
+            return Ok(());
+        }
+        real.at.fs().fsync(cx, real.at.id(), real.handle.handle(), datasync)
+    }
+
+    pub(crate) fn release_file(&self, id: NodeId, handle: HandleId, _: Release) -> Result<()> {
+        // Locks stay with the client's kernel, so none is given up here.
+        self.close_file(id, handle)
+    }
+
+    pub(crate) fn allocate(
+        &self,
+        cx: &Context<'_>,
+        id: NodeId,
+        handle: HandleId,
+        mode: FallocateMode,
+        range: (u64, u64),
+    ) -> Result<()> {
+        let real = self.opened(id, handle)?;
+        if !real.at.is_upper() {
+            return Err(Errno::EBADF);
+        }
+        let (offset, len) = range;
+        real.at.fs().fallocate(cx, real.at.id(), real.handle.handle(), mode, offset, len)
+    }
+
+    pub(crate) fn seek(
+        &self,
+        cx: &Context<'_>,
+        id: NodeId,
+        handle: HandleId,
+        offset: u64,
+        to: SeekTo,
+    ) -> Result<u64> {
+        let real = self.opened(id, handle)?;
+        real.at.fs().lseek(cx, real.at.id(), real.handle.handle(), offset, to)
+    }
+
+    pub(crate) fn copy_range(
+        &self,
+        cx: &Context<'_>,
+        from: CopyRange,
+        to: CopyRange,
+        len: u64,
+    ) -> Result<usize> {
+        let source = self.opened(from.node, from.handle)?;
+        let target = self.opened(to.node, to.handle)?;
+        if !target.at.is_upper() {
+            return Err(Errno::EBADF);
+        }
+        if !Arc::ptr_eq(source.at.fs(), target.at.fs()) {
+            return Err(Errno::EXDEV);
+        }
+        let range = |real: &RealFile, offset| CopyRange {
+            node: real.at.id(),
+            handle: real.handle.handle(),
+            offset,
+        };
+        let (from, to) = (range(&source, from.offset), range(&target, to.offset));
+        target.at.fs().copy_file_range(cx, from, to, len)
+    }
+}

@@ -1,0 +1,511 @@
+//! The filesystem itself, and its one implementation of the trait.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use parking_lot::Mutex;
+use stratafs_core::{
+    Behaviours, Cache, CachePolicy, Context, CopyRange, DirSink, DynFileSystem, Entry, Errno,
+    FallocateMode, Features, FileType, HandleId, LockOwner, Lookup, Name, Needs, Negotiated,
+    NodeId, Notifier, Notifiers, OpenFlags, Opened, ReadSink, Release, RenameFlags, Result, SeekTo,
+    SetAttr, StatFs, TimedAttr, WriteFlags, WriteSource, XattrMode, XattrName,
+};
+
+use crate::builder::{BuildError, Builder, Options, layer_name, same_filesystem};
+use crate::create::New;
+use crate::dir::Dir;
+use crate::file::File;
+use crate::format::Namespace;
+use crate::ino::Inos;
+use crate::layer::{Real, UPPER};
+use crate::node::{Node, Place};
+use crate::table::{Handles, Table};
+
+/// Read-only layers and a writable one as one tree. See the crate's documentation.
+pub struct OverlayFs {
+    pub(crate) upper: Option<Upper>,
+    /// The roots of the read-only layers, the topmost first.
+    pub(crate) lowers: Vec<Real>,
+    /// The filesystem of each layer, by the layer's number.
+    filesystems: Vec<u32>,
+    /// Every filesystem once.
+    distinct: Vec<Arc<dyn DynFileSystem>>,
+    pub(crate) inos: Inos,
+    pub(crate) table: Arc<Table>,
+    pub(crate) files: Handles<File>,
+    pub(crate) dirs: Handles<Dir>,
+    pub(crate) names: Namespace,
+    pub(crate) options: Options,
+    pub(crate) cache: Cache,
+    /// Held while a directory may move to another.
+    pub(crate) renames: Mutex<()>,
+    pub(crate) notifiers: Notifiers,
+    features: Features,
+}
+
+/// The writable layer.
+pub(crate) struct Upper {
+    pub(crate) root: Real,
+    /// As it was given.
+    pub(crate) staging: Real,
+    /// The directory in it where everything is staged.
+    pub(crate) work: Real,
+    /// How many names were staged.
+    pub(crate) staged: AtomicU64,
+}
+
+impl Upper {
+    pub(crate) fn new(root: Real, staging: Real, work: Real) -> Self {
+        Self { root, staging, work, staged: AtomicU64::new(0) }
+    }
+}
+
+impl OverlayFs {
+    /// A builder without layers.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    pub(crate) fn from_builder(
+        upper: Option<Upper>,
+        mut lowers: Vec<Real>,
+        options: Options,
+        userxattr: bool,
+        xino: bool,
+        cache: Cache,
+    ) -> std::result::Result<Self, BuildError> {
+        let mut distinct: Vec<Arc<dyn DynFileSystem>> = Vec::new();
+        let mut filesystems = Vec::new();
+        // The number of the writable layer is taken where there is none, too.
+        let first = upper.as_ref().map(|upper| &upper.root).or(lowers.first());
+        for root in first.into_iter().chain(&lowers) {
+            let known = distinct.iter().position(|fs| same_filesystem(fs, root.fs()));
+            let index = known.unwrap_or_else(|| {
+                distinct.push(Arc::clone(root.fs()));
+                distinct.len() - 1
+            });
+            filesystems.push(u32::try_from(index).unwrap_or(u32::MAX));
+        }
+        let count = u32::try_from(distinct.len()).unwrap_or(u32::MAX);
+        let features = features(upper.as_ref(), &distinct, &cache);
+        let names = if userxattr { Namespace::User } else { Namespace::Trusted };
+        let inos = Inos::new(count, xino);
+        let mut top_ino = None;
+        for root in upper.iter().map(|upper| &upper.root).chain(&lowers) {
+            let attr = root.attr().map_err(|errno| {
+                let layer = layer_name(root.layer);
+                BuildError::Layer { operation: "looking at the root", layer, errno }
+            })?;
+            if attr.kind() != FileType::Directory {
+                return Err(BuildError::NotADirectory { layer: layer_name(root.layer) });
+            }
+            // A merged directory has the number of its topmost read-only part.
+            if top_ino.is_none_or(|(layer, _)| layer == UPPER) {
+                let index = filesystems.get(root.layer).copied().unwrap_or(0);
+                top_ino = Some((root.layer, inos.map(index, attr.ino)));
+            }
+        }
+        let fs = Self {
+            upper,
+            lowers: Vec::new(),
+            filesystems,
+            distinct,
+            inos,
+            table: Arc::new(Table::new()),
+            files: Handles::new(),
+            dirs: Handles::new(),
+            names,
+            options,
+            cache,
+            renames: Mutex::new(()),
+            notifiers: Notifiers::new(),
+            features,
+        };
+        for root in &mut lowers {
+            // Of a root only whether it may hold whiteouts that are files: it hides nothing below.
+            fs.is_opaque(root).map_err(|errno| {
+                let layer = layer_name(root.layer);
+                BuildError::Layer { operation: "reading attributes of the root", layer, errno }
+            })?;
+        }
+        let place = Place {
+            upper: fs.upper.as_ref().map(|upper| upper.root.clone()),
+            lowers: lowers.clone().into(),
+            parent: None,
+            redirect: None,
+            removed: false,
+        };
+        let ino = top_ino.map_or(NodeId::ROOT.0, |(_, ino)| ino);
+        let root = Node::new(NodeId::ROOT, FileType::Directory, ino, place, &fs.table);
+        fs.table.set_root(Arc::new(root));
+        Ok(Self { lowers, ..fs })
+    }
+
+    /// The index of the filesystem that the layer of this number is on.
+    pub(crate) fn filesystem_of(&self, layer: usize) -> u32 {
+        self.filesystems.get(layer).copied().unwrap_or(u32::MAX)
+    }
+
+    /// How many nodes clients hold, the root counted.
+    #[must_use]
+    pub fn nodes(&self) -> usize {
+        self.table.len()
+    }
+}
+
+fn features(upper: Option<&Upper>, distinct: &[Arc<dyn DynFileSystem>], cache: &Cache) -> Features {
+    let layers = distinct.iter().map(|fs| fs.features()).reduce(Features::combine);
+    let granularity = layers.map_or(1, |all| all.time_granularity_ns);
+    let all = layers.map_or(Behaviours::empty(), |all| all.behaviours);
+    let needs = Needs::XATTR
+        | Needs::FSYNC
+        | Needs::FSYNCDIR
+        | Needs::LSEEK
+        | Needs::READDIRPLUS
+        | Needs::STATX
+        | Needs::OPEN
+        | Needs::OPENDIR
+        | Needs::SYNCFS;
+    let mut behaviours = Behaviours::PARALLEL_DIROPS
+        | Behaviours::CACHE_SYMLINKS
+        | Behaviours::ATOMIC_O_TRUNC
+        | (all
+            & (Behaviours::ALLOW_IDMAP
+                | Behaviours::EXCLUSIVE
+                | Behaviours::PROMPT
+                | Behaviours::XATTR_USER
+                | Behaviours::XATTR_TRUSTED
+                | Behaviours::XATTR_SECURITY));
+    let mut writing = Needs::empty();
+    match upper {
+        Some(upper) => {
+            writing = Needs::SETXATTR
+                | Needs::FALLOCATE
+                | Needs::COPY_FILE_RANGE
+                | Needs::RENAME2
+                | Needs::TMPFILE
+                | (upper.root.fs().features().needs & Needs::FLUSH);
+            let theirs = upper.root.fs().features().behaviours;
+            behaviours |= Behaviours::EXCHANGE;
+            behaviours |= theirs
+                & (Behaviours::KILLPRIV_V2
+                    | Behaviours::DONT_MASK
+                    | Behaviours::TMPFILE
+                    | Behaviours::REFLINK);
+        }
+        None => behaviours |= Behaviours::READ_ONLY,
+    }
+    if cache.policy == CachePolicy::Never {
+        behaviours -= Behaviours::CACHE_SYMLINKS;
+    }
+    let mut features = Features::new("overlay")
+        .needing(needs | writing)
+        .promising(behaviours)
+        .with_node_id_bits(48);
+    features.time_granularity_ns = granularity;
+    features
+}
+
+impl DynFileSystem for OverlayFs {
+    fn features(&self) -> Features {
+        self.features
+    }
+
+    fn init(&self, negotiated: &Negotiated) -> Result<()> {
+        self.distinct.iter().try_for_each(|fs| fs.init(negotiated))
+    }
+
+    fn destroy(&self, cx: &Context<'_>) {
+        self.distinct.iter().for_each(|fs| fs.destroy(cx));
+    }
+
+    fn attach(&self, notifier: Arc<dyn Notifier>) {
+        self.notifiers.attach(notifier);
+    }
+
+    fn lookup(&self, _: &Context<'_>, parent: NodeId, name: Name<'_>) -> Result<Lookup> {
+        self.look_up(parent, name)
+    }
+
+    fn forget(&self, node: NodeId, count: u64) {
+        self.table.forget(node, count);
+    }
+
+    fn getattr(&self, _: &Context<'_>, node: NodeId, _: Option<HandleId>) -> Result<TimedAttr> {
+        self.get_attr(node)
+    }
+
+    fn setattr(&self, cx: &Context<'_>, node: NodeId, set: &SetAttr) -> Result<TimedAttr> {
+        self.set_attr(cx, node, set)
+    }
+
+    fn readlink(&self, cx: &Context<'_>, node: NodeId, target: &mut dyn ReadSink) -> Result<usize> {
+        let node = self.table.get(node)?;
+        if node.kind != FileType::Symlink {
+            return Err(Errno::EINVAL);
+        }
+        let top = node.top()?;
+        top.fs().readlink(cx, top.id(), target)
+    }
+
+    fn symlink(
+        &self,
+        cx: &Context<'_>,
+        parent: NodeId,
+        name: Name<'_>,
+        target: &[u8],
+    ) -> Result<Entry> {
+        self.make(cx, parent, name, New::Symlink { target })
+    }
+
+    fn mknod(
+        &self,
+        cx: &Context<'_>,
+        parent: NodeId,
+        name: Name<'_>,
+        mode: u32,
+        rdev: u32,
+    ) -> Result<Entry> {
+        self.make_special(cx, parent, name, mode, rdev)
+    }
+
+    fn mkdir(&self, cx: &Context<'_>, parent: NodeId, name: Name<'_>, mode: u32) -> Result<Entry> {
+        self.make(cx, parent, name, New::Dir { mode })
+    }
+
+    fn unlink(&self, cx: &Context<'_>, parent: NodeId, name: Name<'_>) -> Result<()> {
+        self.remove(cx, parent, name, false)
+    }
+
+    fn rmdir(&self, cx: &Context<'_>, parent: NodeId, name: Name<'_>) -> Result<()> {
+        self.remove(cx, parent, name, true)
+    }
+
+    fn rename(
+        &self,
+        cx: &Context<'_>,
+        parent: NodeId,
+        name: Name<'_>,
+        new_parent: NodeId,
+        new_name: Name<'_>,
+        flags: RenameFlags,
+    ) -> Result<()> {
+        self.rename_name(cx, parent, name, new_parent, new_name, flags)
+    }
+
+    fn link(
+        &self,
+        cx: &Context<'_>,
+        node: NodeId,
+        new_parent: NodeId,
+        new_name: Name<'_>,
+    ) -> Result<Entry> {
+        self.make_link(cx, node, new_parent, new_name)
+    }
+
+    fn open(
+        &self,
+        cx: &Context<'_>,
+        node: NodeId,
+        flags: OpenFlags,
+        kill_priv: bool,
+    ) -> Result<Opened> {
+        self.open_file(cx, node, flags, kill_priv)
+    }
+
+    fn create(
+        &self,
+        cx: &Context<'_>,
+        parent: NodeId,
+        name: Name<'_>,
+        mode: u32,
+        flags: OpenFlags,
+        kill_priv: bool,
+    ) -> Result<(Entry, Opened)> {
+        self.make_file(cx, parent, name, mode, flags, kill_priv)
+    }
+
+    fn tmpfile(
+        &self,
+        cx: &Context<'_>,
+        parent: NodeId,
+        mode: u32,
+        flags: OpenFlags,
+    ) -> Result<(Entry, Opened)> {
+        self.make_unnamed(cx, parent, mode, flags)
+    }
+
+    fn read(
+        &self,
+        cx: &Context<'_>,
+        node: NodeId,
+        handle: HandleId,
+        offset: u64,
+        size: usize,
+        sink: &mut dyn ReadSink,
+    ) -> Result<usize> {
+        self.read_file(cx, node, handle, offset, size, sink)
+    }
+
+    fn write(
+        &self,
+        cx: &Context<'_>,
+        node: NodeId,
+        handle: HandleId,
+        offset: u64,
+        size: usize,
+        flags: WriteFlags,
+        source: &mut dyn WriteSource,
+    ) -> Result<usize> {
+        self.write_file(cx, node, handle, offset, size, flags, source)
+    }
+
+    fn flush(
+        &self,
+        cx: &Context<'_>,
+        node: NodeId,
+        handle: HandleId,
+        owner: LockOwner,
+    ) -> Result<()> {
+        self.flush_file(cx, node, handle, owner)
+    }
+
+    fn fsync(
+        &self,
+        cx: &Context<'_>,
+        node: NodeId,
+        handle: HandleId,
+        datasync: bool,
+    ) -> Result<()> {
+        self.sync_file(cx, node, handle, datasync)
+    }
+
+    fn release(
+        &self,
+        _: &Context<'_>,
+        node: NodeId,
+        handle: HandleId,
+        release: Release,
+    ) -> Result<()> {
+        self.release_file(node, handle, release)
+    }
+
+    fn fallocate(
+        &self,
+        cx: &Context<'_>,
+        node: NodeId,
+        handle: HandleId,
+        mode: FallocateMode,
+        offset: u64,
+        len: u64,
+    ) -> Result<()> {
+        self.allocate(cx, node, handle, mode, (offset, len))
+    }
+
+    fn lseek(
+        &self,
+        cx: &Context<'_>,
+        node: NodeId,
+        handle: HandleId,
+        offset: u64,
+        to: SeekTo,
+    ) -> Result<u64> {
+        self.seek(cx, node, handle, offset, to)
+    }
+
+    fn copy_file_range(
+        &self,
+        cx: &Context<'_>,
+        from: CopyRange,
+        to: CopyRange,
+        len: u64,
+    ) -> Result<usize> {
+        self.copy_range(cx, from, to, len)
+    }
+
+    fn opendir(&self, _: &Context<'_>, node: NodeId, _: OpenFlags) -> Result<Opened> {
+        self.open_dir(node)
+    }
+
+    fn readdir(
+        &self,
+        _: &Context<'_>,
+        node: NodeId,
+        handle: HandleId,
+        cookie: u64,
+        sink: &mut dyn DirSink,
+    ) -> Result<()> {
+        self.list(node, handle, cookie, false, sink)
+    }
+
+    fn readdirplus(
+        &self,
+        _: &Context<'_>,
+        node: NodeId,
+        handle: HandleId,
+        cookie: u64,
+        sink: &mut dyn DirSink,
+    ) -> Result<()> {
+        self.list(node, handle, cookie, true, sink)
+    }
+
+    fn fsyncdir(
+        &self,
+        cx: &Context<'_>,
+        node: NodeId,
+        handle: HandleId,
+        datasync: bool,
+    ) -> Result<()> {
+        self.sync_dir(cx, node, handle, datasync)
+    }
+
+    fn releasedir(&self, _: &Context<'_>, node: NodeId, handle: HandleId) -> Result<()> {
+        self.close_dir(node, handle)
+    }
+
+    fn getxattr(
+        &self,
+        cx: &Context<'_>,
+        node: NodeId,
+        name: XattrName<'_>,
+        value: &mut [u8],
+    ) -> Result<usize> {
+        self.get_xattr(cx, node, name, value)
+    }
+
+    fn setxattr(
+        &self,
+        cx: &Context<'_>,
+        node: NodeId,
+        name: XattrName<'_>,
+        value: &[u8],
+        mode: XattrMode,
+        clear_setgid: bool,
+    ) -> Result<()> {
+        self.set_xattr(cx, node, name, value, mode, clear_setgid)
+    }
+
+    fn listxattr(&self, _: &Context<'_>, node: NodeId, names: &mut [u8]) -> Result<usize> {
+        self.list_xattr(node, names)
+    }
+
+    fn removexattr(&self, cx: &Context<'_>, node: NodeId, name: XattrName<'_>) -> Result<()> {
+        self.remove_xattr(cx, node, name)
+    }
+
+    fn statfs(&self, cx: &Context<'_>, _: NodeId) -> Result<StatFs> {
+        self.stat_fs(cx)
+    }
+
+    fn syncfs(&self, cx: &Context<'_>, _: NodeId) -> Result<()> {
+        self.sync_fs(cx)
+    }
+}
+
+impl fmt::Debug for OverlayFs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let upper = if self.upper.is_some() { "writable" } else { "read-only" };
+        write!(f, "OverlayFs({upper}, {} layers)", self.lowers.len())
+    }
+}

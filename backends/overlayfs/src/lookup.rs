@@ -1,0 +1,392 @@
+//! Finding objects in the layers, and the nodes that stand for them.
+//!
+//! A name is looked for from the top down. A whiteout ends the search, in whichever layer it is; so
+//! does a non-directory, and an opaque directory once it was taken. Directories above that are
+//! merged. Since the search starts from what the parent is made of, whatever hides an ancestor in
+//! some layer hides all that the layers below hold under it.
+
+use std::sync::Arc;
+
+use stratafs_core::{Attr, Entry, Errno, FileType, Lookup, Name, NameBuf, NodeId, Result};
+
+use crate::OverlayFs;
+use crate::format::{self, Record, Redirect};
+use crate::layer::{Real, UPPER};
+use crate::node::{Node, Place};
+use crate::table::Key;
+
+/// What a layer's directory has under a name.
+pub(crate) enum Probe {
+    Absent,
+    /// A mark that the name is gone, whatever the layers below have.
+    Whiteout,
+    /// An object. `alone`: nothing below is to be merged into it.
+    Object {
+        real: Real,
+        attr: Attr,
+        alone: bool,
+    },
+}
+
+/// What the writable layer has under a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Slot {
+    Absent,
+    Whiteout,
+    Object,
+}
+
+/// What the layers have under a name.
+pub(crate) struct Resolved {
+    pub(crate) slot: Slot,
+    pub(crate) object: Option<Object>,
+}
+
+/// An object that a lookup found.
+pub(crate) struct Object {
+    pub(crate) upper: Option<Real>,
+    /// As [`Place::lowers`].
+    pub(crate) lowers: Vec<Real>,
+    /// Of the topmost part.
+    pub(crate) attr: Attr,
+    pub(crate) redirect: Option<Redirect>,
+    /// Of a directory: the number of the topmost part below the writable layer, mapped.
+    lower_ino: Option<u64>,
+}
+
+impl Object {
+    pub(crate) fn is_dir(&self) -> bool {
+        self.attr.is_dir()
+    }
+
+    pub(crate) fn top(&self) -> Result<&Real> {
+        self.upper.as_ref().or(self.lowers.first()).ok_or(Errno::EIO)
+    }
+
+    /// The key of the node that stands for it, as `name` in the directory `parent`.
+    pub(crate) fn key(&self, parent: NodeId, name: Name<'_>) -> Key {
+        match &self.upper {
+            Some(upper) => Key::Upper(upper.id()),
+            None => Key::Lower(parent, name.to_owned()),
+        }
+    }
+}
+
+/// A node with a lookup that is given back on drop.
+pub(crate) struct Looked<'a> {
+    fs: &'a OverlayFs,
+    pub(crate) node: Arc<Node>,
+}
+
+impl Drop for Looked<'_> {
+    fn drop(&mut self) {
+        self.fs.table.forget(self.node.id, 1);
+    }
+}
+
+/// Which parts of the layers below are searched, and by which path.
+struct Search {
+    /// Directories of layers, the topmost first.
+    bases: Vec<Real>,
+    /// One name, or more after a redirect.
+    path: Vec<NameBuf>,
+}
+
+/// Whether something ends the search.
+enum Step {
+    Next,
+    Done,
+}
+
+impl OverlayFs {
+    /// The object `name` in the directory that `dir` describes.
+    pub(crate) fn resolve(&self, dir: &Place, name: Name<'_>) -> Result<Resolved> {
+        let mut slot = Slot::Absent;
+        let mut object = None;
+        if dir.removed {
+            return Ok(Resolved { slot, object });
+        }
+        let mut search = Search { bases: dir.lowers.to_vec(), path: vec![name.to_owned()] };
+        if let Some(upper) = &dir.upper {
+            match self.probe(upper, name)? {
+                Probe::Absent => {}
+                Probe::Whiteout => return Ok(Resolved { slot: Slot::Whiteout, object: None }),
+                Probe::Object { mut real, attr, alone } => {
+                    slot = Slot::Object;
+                    let is_dir = attr.is_dir();
+                    let mut alone = alone || !is_dir;
+                    let mut redirect = None;
+                    if !alone && !self.lowers.is_empty() {
+                        alone = self.is_opaque(&mut real)?;
+                        redirect = if alone { None } else { self.redirect(&real)? };
+                    }
+                    match &redirect {
+                        Some(Redirect::Absolute(path)) => {
+                            search.bases = self.lowers.to_vec();
+                            search.path.clone_from(path);
+                        }
+                        Some(Redirect::Sibling(name)) => search.path = vec![name.clone()],
+                        None => {}
+                    }
+                    let upper = Some(real);
+                    object =
+                        Some(Object { upper, lowers: Vec::new(), attr, redirect, lower_ino: None });
+                    if alone {
+                        return Ok(Resolved { slot, object });
+                    }
+                }
+            }
+        }
+        self.search(search, &mut object)?;
+        Ok(Resolved { slot, object })
+    }
+
+    /// Whether the layers below the writable one would show something under `name`, were it not for
+    /// what the writable layer has there.
+    pub(crate) fn shows_below(&self, dir: &Place, name: Name<'_>) -> Result<bool> {
+        for base in &*dir.lowers {
+            match self.probe(base, name)? {
+                Probe::Absent => {}
+                Probe::Whiteout => return Ok(false),
+                Probe::Object { .. } => return Ok(true),
+            }
+        }
+        Ok(false)
+    }
+
+    fn search(&self, mut search: Search, object: &mut Option<Object>) -> Result<()> {
+        let mut at = 0;
+        while let Some(base) = search.bases.get(at).cloned() {
+            at += 1;
+            let rest = search.bases.get(at..).unwrap_or_default().to_vec();
+            let last = rest.is_empty();
+            match self.search_layer(&base, &mut search, rest, last, object)? {
+                Step::Done => return Ok(()),
+                Step::Next => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Follows the path in one layer. A redirect on the way changes what is searched in the layers
+    /// below.
+    fn search_layer(
+        &self,
+        base: &Real,
+        search: &mut Search,
+        rest: Vec<Real>,
+        last: bool,
+        object: &mut Option<Object>,
+    ) -> Result<Step> {
+        let mut dir = base.clone();
+        let mut step = Step::Next;
+        let path = search.path.clone();
+        for (depth, name) in path.iter().enumerate() {
+            let is_end = depth + 1 == path.len();
+            let (mut real, attr, mut alone) = match self.probe(&dir, name.as_name())? {
+                Probe::Absent => return Ok(step),
+                Probe::Whiteout => return Ok(Step::Done),
+                Probe::Object { real, attr, alone } => (real, attr, alone),
+            };
+            if !attr.is_dir() {
+                if is_end && object.is_none() {
+                    let (upper, redirect) = (None, None);
+                    let lowers = vec![real];
+                    *object = Some(Object { upper, lowers, attr, redirect, lower_ino: None });
+                }
+                return Ok(Step::Done);
+            }
+            if !last {
+                alone = alone || self.is_opaque(&mut real)?;
+                if !alone && let Some(redirect) = self.redirect(&real)? {
+                    self.redirected(search, base, &rest, &path, depth, redirect);
+                }
+            }
+            if alone {
+                step = Step::Done;
+            }
+            if is_end {
+                let ino = self.map_ino(&real, attr.ino);
+                let found = object.get_or_insert_with(|| {
+                    let (upper, lowers, redirect) = (None, Vec::new(), None);
+                    Object { upper, lowers, attr, redirect, lower_ino: None }
+                });
+                found.lower_ino.get_or_insert(ino);
+                found.lowers.push(real);
+                return Ok(step);
+            }
+            dir = real;
+        }
+        Ok(step)
+    }
+
+    /// The layers below `base` are searched as `redirect` says, which was found on the name at
+    /// `depth` of `path`.
+    fn redirected(
+        &self,
+        search: &mut Search,
+        base: &Real,
+        rest: &[Real],
+        path: &[NameBuf],
+        depth: usize,
+        redirect: Redirect,
+    ) {
+        let tail = path.get(depth + 1..).unwrap_or_default();
+        let (bases, head) = match redirect {
+            Redirect::Absolute(names) => {
+                let below = self.lowers.iter().filter(|root| root.layer > base.layer);
+                (below.cloned().collect(), names)
+            }
+            Redirect::Sibling(name) => {
+                let mut names = path.get(..depth).unwrap_or_default().to_vec();
+                names.push(name);
+                (rest.to_vec(), names)
+            }
+        };
+        search.path = [&head, tail].concat();
+        // The search goes on after as many bases as it has seen.
+        let seen = search.bases.len() - rest.len();
+        search.bases.truncate(seen);
+        search.bases.extend::<Vec<Real>>(bases);
+    }
+
+    /// What `dir` has under `name`.
+    pub(crate) fn probe(&self, dir: &Real, name: Name<'_>) -> Result<Probe> {
+        let oci = self.options.oci && dir.layer != UPPER;
+        if oci && name.as_bytes().starts_with(format::OCI_PREFIX) {
+            return Ok(Probe::Absent);
+        }
+        let found = dir.child(name)?;
+        let hidden = match format::oci_whiteout(name).filter(|_| oci) {
+            Some(whiteout) => dir.child(whiteout.as_name())?.is_some(),
+            None => false,
+        };
+        let Some((real, attr)) = found else {
+            return Ok(if hidden { Probe::Whiteout } else { Probe::Absent });
+        };
+        let is_file_whiteout = || -> Result<bool> {
+            let empty = attr.kind() == FileType::Regular && attr.size == 0;
+            let record = self.names.name(Record::Whiteout);
+            Ok(dir.file_whiteouts && empty && real.xattr(record)?.is_some())
+        };
+        if format::is_whiteout(&attr) || is_file_whiteout()? {
+            return Ok(Probe::Whiteout);
+        }
+        Ok(Probe::Object { real, attr, alone: hidden })
+    }
+
+    /// Whether nothing below is merged into the directory `real`. Learns too whether whiteouts in it
+    /// may be files.
+    pub(crate) fn is_opaque(&self, real: &mut Real) -> Result<bool> {
+        match real.xattr(self.names.name(Record::Opaque))?.as_deref() {
+            Some(b"y") => return Ok(true),
+            Some(b"x") => real.file_whiteouts = true,
+            _ => {}
+        }
+        if real.layer == UPPER {
+            return Ok(false);
+        }
+        if real.xattr(b"user.fuseoverlayfs.opaque")?.as_deref() == Some(b"y") {
+            return Ok(true);
+        }
+        match Name::new(format::OCI_OPAQUE) {
+            Ok(mark) if self.options.oci => Ok(real.child(mark)?.is_some()),
+            _ => Ok(false),
+        }
+    }
+
+    /// Where the parts of the directory `real` in the layers below are, if not under its own name.
+    fn redirect(&self, real: &Real) -> Result<Option<Redirect>> {
+        let Some(value) = real.xattr(self.names.name(Record::Redirect))? else { return Ok(None) };
+        if !self.options.follows_redirects() {
+            log::warn!("overlay: a directory is redirected, which is not followed here (EPERM)");
+            return Err(Errno::EPERM);
+        }
+        let parsed = Redirect::parse(&value).filter(|_| value.len() <= format::REDIRECT_MAX);
+        if parsed.is_none() {
+            log::warn!("overlay: a redirect to \"{}\" leads nowhere (EIO)", value.escape_ascii());
+            return Err(Errno::EIO);
+        }
+        Ok(parsed)
+    }
+
+    /// The number of an object of a layer, in the merged tree.
+    pub(crate) fn map_ino(&self, real: &Real, ino: u64) -> u64 {
+        self.inos.map(self.filesystem_of(real.layer), ino)
+    }
+
+    /// The number of `object`, which stays when it is copied up.
+    pub(crate) fn ino_of(&self, object: &Object) -> Result<u64> {
+        if let Some(ino) = object.lower_ino {
+            return Ok(ino);
+        }
+        let top = object.top()?;
+        if let Some(upper) = &object.upper
+            && !object.is_dir()
+            && let Some(value) = upper.xattr(self.names.name(Record::Ino))?
+            && let Some((from_bottom, ino)) = format::parse_ino(&value)
+            && from_bottom < self.lowers.len()
+        {
+            let layer = self.lowers.len() - from_bottom;
+            return Ok(self.inos.map(self.filesystem_of(layer), ino));
+        }
+        Ok(self.map_ino(top, object.attr.ino))
+    }
+
+    /// The node that stands for `object`, found as `name` in `parent`, looked up once more.
+    pub(crate) fn enter(
+        &self,
+        parent: &Arc<Node>,
+        name: Name<'_>,
+        object: Object,
+    ) -> Result<(Arc<Node>, Attr)> {
+        let ino = self.ino_of(&object)?;
+        let key = object.key(parent.id, name);
+        let Object { upper, lowers, attr, redirect, .. } = object;
+        let place = Place {
+            upper,
+            lowers: lowers.into(),
+            parent: Some((Arc::clone(parent), name.to_owned())),
+            redirect,
+            removed: false,
+        };
+        let new = Node::new(self.table.number(), attr.kind(), ino, place, &self.table);
+        Ok((self.table.enter(key, new), attr))
+    }
+
+    /// The node of `name` in `parent`, with a lookup to be given back.
+    pub(crate) fn find(
+        &self,
+        parent: &Arc<Node>,
+        name: Name<'_>,
+    ) -> Result<Option<(Arc<Node>, Attr)>> {
+        parent.require_dir()?;
+        let _names = parent.names.read();
+        let resolved = self.resolve(&parent.place(), name)?;
+        resolved.object.map(|object| self.enter(parent, name, object)).transpose()
+    }
+
+    /// As [`find`](Self::find), with the lookup given back on drop.
+    pub(crate) fn find_held(
+        &self,
+        parent: &Arc<Node>,
+        name: Name<'_>,
+    ) -> Result<Option<Looked<'_>>> {
+        let found = self.find(parent, name)?;
+        Ok(found.map(|(node, _)| Looked { fs: self, node }))
+    }
+
+    pub(crate) fn look_up(&self, parent: NodeId, name: Name<'_>) -> Result<Lookup> {
+        let parent = self.table.get(parent)?;
+        Ok(match self.find(&parent, name)? {
+            Some((node, attr)) => Lookup::Found(self.entry(&node, attr)),
+            None => Lookup::Absent(self.cache.negative_timeout),
+        })
+    }
+
+    /// What the client is told of `node`, whose topmost part has these attributes.
+    pub(crate) fn entry(&self, node: &Node, attr: Attr) -> Entry {
+        Entry::new(node.id, self.shown(node, attr))
+            .with_timeouts(self.cache.entry_timeout, self.cache.attr_timeout)
+    }
+}

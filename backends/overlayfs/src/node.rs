@@ -1,0 +1,143 @@
+//! Nodes: what the client sees, and the objects of layers that it is made of.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::{Mutex, RwLock};
+use stratafs_core::{Errno, FileType, NameBuf, NodeId, Result};
+
+use crate::format::Redirect;
+use crate::layer::Real;
+use crate::merge::Index;
+use crate::table::{Key, Table};
+
+/// An object of the merged tree.
+pub(crate) struct Node {
+    pub(crate) id: NodeId,
+    pub(crate) kind: FileType,
+    ino: AtomicU64,
+    place: RwLock<Place>,
+    /// Held while the object is copied up, across calls into layers: one copy-up for all who want
+    /// one.
+    pub(crate) copying: Mutex<()>,
+    /// Of a directory: held shared while a name in it is resolved into a node, and exclusively while
+    /// one is changed, across calls into layers: a change may take several.
+    pub(crate) names: RwLock<()>,
+    /// Of a directory that was listed: its merged listing.
+    pub(crate) index: Mutex<Option<Index>>,
+    key: Mutex<Option<Key>>,
+    table: Weak<Table>,
+}
+
+/// What a node is made of, and where it is.
+#[derive(Clone)]
+pub(crate) struct Place {
+    /// The object in the writable layer.
+    pub(crate) upper: Option<Real>,
+    /// Of a directory: those merged below, the topmost first. Of anything else: the one object,
+    /// where none is in the writable layer.
+    pub(crate) lowers: Arc<[Real]>,
+    /// A directory it is in; `None` for the root, and for a file without a name.
+    pub(crate) parent: Option<(Arc<Node>, NameBuf)>,
+    /// Where the lower parts of this directory are, where the writable layer records it.
+    pub(crate) redirect: Option<Redirect>,
+    /// Its last name is gone. Of what has an object in the writable layer and is no directory, that
+    /// object alone knows.
+    pub(crate) removed: bool,
+}
+
+impl Place {
+    /// The object that gives the attributes.
+    pub(crate) fn top(&self) -> Result<&Real> {
+        self.upper.as_ref().or(self.lowers.first()).ok_or(Errno::EIO)
+    }
+
+    /// All objects, the topmost first.
+    pub(crate) fn stack(&self) -> impl Iterator<Item = &Real> {
+        self.upper.iter().chain(self.lowers.iter())
+    }
+
+    /// Whether it is made of several directories.
+    pub(crate) fn is_merged(&self) -> bool {
+        usize::from(self.upper.is_some()) + self.lowers.len() > 1
+    }
+}
+
+impl Node {
+    pub(crate) fn new(
+        id: NodeId,
+        kind: FileType,
+        ino: u64,
+        place: Place,
+        table: &Arc<Table>,
+    ) -> Self {
+        Self {
+            id,
+            kind,
+            ino: AtomicU64::new(ino),
+            place: RwLock::new(place),
+            copying: Mutex::new(()),
+            names: RwLock::new(()),
+            index: Mutex::new(None),
+            key: Mutex::new(None),
+            table: Arc::downgrade(table),
+        }
+    }
+
+    pub(crate) fn ino(&self) -> u64 {
+        self.ino.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_ino(&self, ino: u64) {
+        self.ino.store(ino, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_dir(&self) -> bool {
+        self.kind == FileType::Directory
+    }
+
+    /// # Errors
+    /// `ENOTDIR`: it is none.
+    pub(crate) fn require_dir(&self) -> Result<()> {
+        if self.is_dir() { Ok(()) } else { Err(Errno::ENOTDIR) }
+    }
+
+    /// A copy of what it is made of at this moment.
+    pub(crate) fn place(&self) -> Place {
+        self.place.read().clone()
+    }
+
+    pub(crate) fn top(&self) -> Result<Real> {
+        self.place.read().top().cloned()
+    }
+
+    pub(crate) fn upper(&self) -> Option<Real> {
+        self.place.read().upper.clone()
+    }
+
+    pub(crate) fn parent(&self) -> Option<(Arc<Self>, NameBuf)> {
+        self.place.read().parent.clone()
+    }
+
+    pub(crate) fn is_removed(&self) -> bool {
+        self.place.read().removed
+    }
+
+    /// Changes what it is made of. What `change` takes out comes back, to be dropped when no lock is
+    /// held: giving a reference back is a call into a layer.
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Place) -> T) -> T {
+        change(&mut self.place.write())
+    }
+
+    pub(crate) fn key(&self) -> &Mutex<Option<Key>> {
+        &self.key
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let (Some(key), Some(table)) = (self.key.get_mut().take(), self.table.upgrade()) {
+            table.dropped(&key, self);
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Removing names.
+//!
+//! What a lower layer would show in place of the removed object is hidden by a whiteout, which is
+//! made in the staging directory and takes the name in one step: at no time is the name free.
+
+use std::sync::Arc;
+
+use stratafs_core::{Context, Errno, Name, NodeId, RenameFlags, Result};
+use stratafs_transfer::Data;
+
+use crate::OverlayFs;
+use crate::layer::Real;
+use crate::lookup::Object;
+use crate::node::{Node, Place};
+
+impl OverlayFs {
+    /// Removes `name` from `parent`: an empty directory if `dir`, anything else otherwise.
+    pub(crate) fn remove(
+        &self,
+        cx: &Context<'_>,
+        parent: NodeId,
+        name: Name<'_>,
+        dir: bool,
+    ) -> Result<()> {
+        let parent = self.table.get(parent)?;
+        parent.require_dir()?;
+        self.writable()?;
+        let removable = |object: Option<Object>| match object {
+            None => Err(Errno::ENOENT),
+            Some(object) if object.is_dir() && !dir => Err(Errno::EISDIR),
+            Some(object) if !object.is_dir() && dir => Err(Errno::ENOTDIR),
+            Some(object) => Ok(object),
+        };
+        // Before the directory is copied up in vain.
+        let object = removable(self.resolve(&parent.place(), name)?.object)?;
+        if dir && !self.is_empty(&as_place(&object))? {
+            return Err(Errno::ENOTEMPTY);
+        }
+        let upper_dir = self.copy_up(&parent, Data::All)?;
+
+        let names = parent.names.write();
+        let place = parent.place();
+        let object = removable(self.resolve(&place, name)?.object)?;
+        let child = self.table.find(&object.key(parent.id, name));
+        // Nothing is made in it meanwhile; without a node nobody could.
+        let child_names = child.as_ref().filter(|_| dir).map(|child| child.names.write());
+        if dir && !self.is_empty(&as_place(&object))? {
+            return Err(Errno::ENOTEMPTY);
+        }
+        let below = self.shows_below(&place, name)?;
+        self.take_away(&upper_dir, name, &object, below)?;
+        if let Some(child) = &child {
+            self.mark_removed(child);
+        }
+        self.index_remove(&parent, name);
+        drop(child_names);
+        drop(names);
+        self.tell_gone(cx, &parent, child.as_deref(), name);
+        Ok(())
+    }
+
+    /// Takes the name of `object` out of the writable layer's directory `dir`, and hides what is
+    /// `below`.
+    fn take_away(&self, dir: &Real, name: Name<'_>, object: &Object, below: bool) -> Result<()> {
+        let cx = Context::internal();
+        let is_upper_dir = object.upper.is_some() && object.is_dir();
+        if below {
+            let mut whiteout = self.stage_whiteout()?;
+            return if is_upper_dir {
+                whiteout.exchange(dir, name, true)
+            } else {
+                whiteout.publish(dir, name, RenameFlags::empty())
+            };
+        }
+        let Some(upper) = &object.upper else { return Err(Errno::EIO) };
+        if !is_upper_dir {
+            return dir.fs().unlink(&cx, dir.id(), name);
+        }
+        if upper.list()?.is_empty() {
+            return dir.fs().rmdir(&cx, dir.id(), name);
+        }
+        // Whiteouts are left in it: it goes as it is, in one step.
+        self.set_aside(dir, name)
+    }
+
+    /// Moves the directory `name` of `dir` into the staging directory and removes it there.
+    fn set_aside(&self, dir: &Real, name: Name<'_>) -> Result<()> {
+        let work = &self.writable()?.work;
+        let staged = self.stage(true)?;
+        let (cx, flags) = (Context::internal(), RenameFlags::empty());
+        work.fs().rename(&cx, dir.id(), name, work.id(), staged.name(), flags)?;
+        drop(staged.made());
+        Ok(())
+    }
+
+    /// The node has no name any more, or one name less.
+    pub(crate) fn mark_removed(&self, node: &Arc<Node>) {
+        let lower_only = node.upper().is_none();
+        if node.is_dir() || lower_only {
+            node.change(|place| place.removed = true);
+            self.table.rekey(node, None);
+            *node.index.lock() = None;
+        }
+    }
+}
+
+/// What a directory that was found is made of.
+fn as_place(object: &Object) -> Place {
+    Place {
+        upper: object.upper.clone(),
+        lowers: object.lowers.clone().into(),
+        parent: None,
+        redirect: None,
+        removed: false,
+    }
+}
