@@ -73,8 +73,8 @@ pub(super) const ABSENCES: &[Absence] = &[
     Absence {
         name: "raw system calls are in sys alone",
         who: &["*"],
-        // Conformance cases are a client of a mount, on the other side of the kernel from every server.
-        except: &["stratafs_sys", "stratafs_testkit::client"],
+        // The last two are clients of a mount, on the other side of the kernel from every server.
+        except: &["stratafs_sys", "stratafs_testkit::client", "xtask::bench"],
         never: &["rustix", "nix", "io_uring"],
         but: &[],
     },
