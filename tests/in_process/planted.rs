@@ -14,7 +14,7 @@ use stratafs_core::{
     OpenFlags, Result, SetAttr, StatFs, TimedAttr,
 };
 use stratafs_memfs::MemFs;
-use stratafs_testkit::{Case, Listed, ModelRun, Stack, Stress, cases};
+use stratafs_testkit::{Case, Listed, ModelRun, Stack, Stress, cases, check_tree};
 
 use crate::conformance::CAPACITY;
 
@@ -127,9 +127,23 @@ fn model_sees_planted_bugs_and_cuts_the_lists_down() {
 }
 
 #[test]
-fn stress_sees_link_counts_that_are_wrong() {
-    let found = Stress::default().run(&stack(Bug::LinkCountsOne)).unwrap_err().to_string();
-    assert!(found.contains("nlink"), "{found}");
+fn stress_sees_what_is_never_given_back() {
+    let run = Stress { operations: 300, ..Stress::default() };
+    let found = run.run(&stack(Bug::ForgetsNothing)).unwrap_err().to_string();
+    assert!(found.contains("blocks and inodes in use"), "{found}");
+}
+
+#[test]
+fn check_tree_sees_link_counts_and_inode_numbers_that_are_wrong() {
+    for (bug, word) in [(Bug::LinkCountsOne, "nlink"), (Bug::ReaddirWrongIno, "ino")] {
+        let stack = stack(bug);
+        let client = stack.client();
+        let fd = client.create(b"a", OpenFlags::READ_WRITE, 0o644).unwrap();
+        client.close(fd).unwrap();
+        client.link(b"a", b"b").unwrap();
+        let found = check_tree(&**client, b"").unwrap_err().to_string();
+        assert!(found.contains(word), "{found}");
+    }
 }
 
 /// A filesystem with a mistake before it.
