@@ -5,13 +5,17 @@ use std::sync::Arc;
 use allocation_counter::measure;
 use stratafs::protocol::null::NullFs;
 use stratafs::protocol::{InitFlags, Opcode};
-use stratafs_core::{Behaviours, DynFileSystem, Errno, Needs};
+use stratafs_core::{
+    Attr, Behaviours, Context, DirSink, DynFileSystem, Entry, Errno, Features, HandleId, Lookup,
+    Name, Needs, NodeId, OpenFlags, Opened, OpenedFlags, ReadSink, Result, TimedAttr, WriteFlags,
+    WriteSource, XattrName,
+};
 use stratafs_memfs::{Locks, MemFs, SizeExt};
 
 use super::hostile::{EDGES, Entropy, Hostile, Seeded};
 use super::recorder::Stage;
 use super::requests::{Ids, Valid, valid_requests};
-use super::wire::{Body, Client, HEADER, Told, request};
+use super::wire::{Body, Client, HEADER, Told, request, request_with_extensions};
 
 /// What one request may allocate at most, beside twice its own length, in bytes.
 const ALLOWANCE: u64 = 1 << 20;
@@ -126,6 +130,113 @@ fn every_field_of_every_opcode_at_every_edge_is_answered_once() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn creation_whose_extensions_lie_is_einval_and_unseen() {
+    let stage = Stage::default();
+    let mut client = Client::started(Arc::clone(&stage.fs));
+    let group = Body::new().u32(16).u32(32).u32(1).u32(555).0;
+    let body = Body::new().u32(0o755).u32(0).name(b"d").bytes(&group);
+    for (extensions, cut) in [(0, 0), (8, 0), (24, 0), (16, 1), (8, 8), (65_535 * 8, 0)] {
+        let whole = &body.0[..body.0.len() - cut];
+        let bytes = request_with_extensions(Opcode::Mkdir.raw(), 9, 1, whole, extensions);
+        assert_eq!(client.send_raw(&bytes), [Told::Replied(9, Err(Errno::EINVAL))], "{extensions}");
+    }
+    assert_eq!(stage.recorder.take(), <[String; 0]>::default());
+    let bytes = request_with_extensions(Opcode::Mkdir.raw(), 9, 1, &body.0, 16);
+    assert!(matches!(client.send_raw(&bytes)[..], [Told::Replied(9, Ok(_))]));
+}
+
+#[test]
+fn answer_that_breaks_the_contract_is_eio_and_gives_nothing() {
+    let mut client = Client::started(Arc::new(Broken));
+    assert_eq!(client.lookup(1, b"zero"), Err(Errno::EIO));
+    let node = client.lookup(1, b"file").unwrap();
+    let fh = client.open(Opcode::Open, node, 0).unwrap();
+    assert_eq!(client.open(Opcode::Open, 1, 0), Err(Errno::EIO), "one handle on two nodes");
+    assert_eq!(
+        client.open(Opcode::Open, node, 0),
+        Ok(fh),
+        "twice on one node is a filesystem's way"
+    );
+    assert_eq!(client.read(node, fh, 0, 3).unwrap(), [0; 3], "more than was asked for");
+    assert_eq!(client.write(node, fh, 0, b"abc"), Err(Errno::EIO));
+    let get = Body::new().u32(4).u32(0).name(b"user.a");
+    assert_eq!(client.ask(Opcode::Getxattr, node, &get), Err(Errno::EIO));
+    assert_eq!(client.session.held(), (1, 1));
+    for _ in 0..2 {
+        client.release(Opcode::Release, node, fh).unwrap();
+    }
+    assert_eq!(client.session.held(), (1, 0));
+}
+
+/// A filesystem that breaks its contract.
+struct Broken;
+
+impl DynFileSystem for Broken {
+    fn features(&self) -> Features {
+        Features::new("broken").needing(Needs::all())
+    }
+    fn lookup(&self, _: &Context<'_>, _: NodeId, name: Name<'_>) -> Result<Lookup> {
+        let node = if name.as_bytes() == b"zero" { 0 } else { 5 };
+        Ok(Lookup::Found(Entry::new(NodeId(node), Attr::new(5, 0o100_644))))
+    }
+    fn forget(&self, _: NodeId, _: u64) {}
+    fn getattr(&self, _: &Context<'_>, _: NodeId, _: Option<HandleId>) -> Result<TimedAttr> {
+        Err(Errno::EIO)
+    }
+    fn open(&self, _: &Context<'_>, _: NodeId, _: OpenFlags, _: bool) -> Result<Opened> {
+        Ok(Opened::new(HandleId(7), OpenedFlags::empty()))
+    }
+    fn read(
+        &self,
+        _: &Context<'_>,
+        _: NodeId,
+        _: HandleId,
+        _: u64,
+        size: usize,
+        sink: &mut dyn ReadSink,
+    ) -> Result<usize> {
+        sink.write_zeros(size + 1)
+    }
+    fn write(
+        &self,
+        _: &Context<'_>,
+        _: NodeId,
+        _: HandleId,
+        _: u64,
+        size: usize,
+        _: WriteFlags,
+        _: &mut dyn WriteSource,
+    ) -> Result<usize> {
+        Ok(size + 1)
+    }
+    fn fsync(&self, _: &Context<'_>, _: NodeId, _: HandleId, _: bool) -> Result<()> {
+        Ok(())
+    }
+    fn readdir(
+        &self,
+        _: &Context<'_>,
+        _: NodeId,
+        _: HandleId,
+        _: u64,
+        _: &mut dyn DirSink,
+    ) -> Result<()> {
+        Ok(())
+    }
+    fn fsyncdir(&self, _: &Context<'_>, _: NodeId, _: HandleId, _: bool) -> Result<()> {
+        Ok(())
+    }
+    fn getxattr(
+        &self,
+        _: &Context<'_>,
+        _: NodeId,
+        _: XattrName<'_>,
+        value: &mut [u8],
+    ) -> Result<usize> {
+        Ok(value.len() + 1)
     }
 }
 
