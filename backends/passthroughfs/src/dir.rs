@@ -42,16 +42,20 @@ pub(crate) struct Stream {
     end: usize,
     /// The host's position of what is at `at`.
     position: u64,
+    /// Nothing was read from it yet.
+    fresh: bool,
 }
 
 impl Stream {
-    fn new(fd: Arc<OwnedFd>) -> Self {
-        Self { fd, buffer: vec![0; BUFFER].into(), at: 0, end: 0, position: 0 }
+    /// The stream of `fd`, at its start if it is `fresh`.
+    fn new(fd: Arc<OwnedFd>, fresh: bool) -> Self {
+        Self { fd, buffer: vec![0; BUFFER].into(), at: 0, end: 0, position: 0, fresh }
     }
 
     /// Goes to `position`; to the start always afresh.
     fn go_to(&mut self, position: u64) -> Result<()> {
-        if position == 0 || position != self.position {
+        let rewind = position == 0 && !self.fresh;
+        if rewind || position != self.position {
             file::seek(self.fd.as_fd(), position)?;
             (self.at, self.end, self.position) = (0, 0, position);
         }
@@ -62,6 +66,7 @@ impl Stream {
     fn peek(&mut self) -> Result<Option<(Dirent<'_>, usize)>> {
         if self.at == self.end {
             (self.at, self.end) = (0, 0);
+            self.fresh = false;
             self.end = match dirent::read(self.fd.as_fd(), &mut self.buffer) {
                 Ok(len) => len,
                 // A directory that was removed has no entries.
@@ -84,7 +89,10 @@ impl Stream {
 
 /// The stream of a directory handle, while no call uses it.
 pub(crate) enum Resting {
-    Unread,
+    /// Nothing was read yet.
+    Fresh,
+    /// A listing came to its end.
+    Ended,
     At(Box<Stream>),
 }
 
@@ -106,7 +114,7 @@ impl PassthroughFs {
         } else {
             Arc::new(self.reopen_dir(&node)?)
         };
-        let kind = Kind::Dir { stream: Mutex::new(Some(Resting::Unread)) };
+        let kind = Kind::Dir { stream: Mutex::new(Some(Resting::Fresh)) };
         let id = self.handles.add(room, Handle { node, fd, kind });
         Ok(Opened::new(id, flags & (OpenedFlags::KEEP_CACHE | OpenedFlags::CACHE_DIR)))
     }
@@ -158,7 +166,7 @@ impl PassthroughFs {
         }
         if handle == HandleId::NONE {
             let node = self.dir_node(id)?;
-            let mut stream = Stream::new(Arc::new(self.reopen_dir(&node)?));
+            let mut stream = Stream::new(Arc::new(self.reopen_dir(&node)?), true);
             return self.offer(&node, &mut stream, cookie, listing, sink).map(drop);
         }
         let handle = self.handles.get(handle, id)?;
@@ -168,17 +176,18 @@ impl PassthroughFs {
         let taken = slot.lock().take();
         let Some(resting) = taken else {
             let own = self.with_room(|| openat::reopen_dir(handle.fd.as_fd()))?;
-            let mut stream = Stream::new(Arc::new(own));
+            let mut stream = Stream::new(Arc::new(own), true);
             return self.offer(&handle.node, &mut stream, cookie, listing, sink).map(drop);
         };
         let mut stream = match resting {
-            Resting::Unread => Box::new(Stream::new(Arc::clone(&handle.fd))),
+            Resting::Fresh => Box::new(Stream::new(Arc::clone(&handle.fd), true)),
+            Resting::Ended => Box::new(Stream::new(Arc::clone(&handle.fd), false)),
             Resting::At(stream) => stream,
         };
         let outcome = self.offer(&handle.node, &mut stream, cookie, listing, sink);
         // At its end a listing needs no buffer any more.
         let ended = !matches!(outcome, Ok(false));
-        *slot.lock() = Some(if ended { Resting::Unread } else { Resting::At(stream) });
+        *slot.lock() = Some(if ended { Resting::Ended } else { Resting::At(stream) });
         outcome.map(drop)
     }
 

@@ -11,3 +11,4 @@ mod options;
 mod ownership;
 mod records;
 mod support;
+mod syscalls;
