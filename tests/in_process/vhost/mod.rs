@@ -1,6 +1,10 @@
 //! virtio-fs without a virtual machine: the server, and a client that plays VMM and guest.
 
+#[cfg(feature = "cli")]
+mod command;
+mod connection;
 mod malformed;
+mod random;
 mod round_trip;
 
 use std::os::unix::net::UnixStream;
@@ -47,6 +51,12 @@ impl Served {
         let (vmm, mut queues) = Vmm::connect(stream, setup).unwrap();
         let high = queues.remove(0);
         Guest { vmm, high, queues }
+    }
+
+    /// Itself and a VMM with INIT done.
+    fn begin_for(self) -> (Self, Guest) {
+        let guest = self.begin();
+        (self, guest)
     }
 
     /// The same, with INIT done.

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use super::Served;
 
 /// A host directory, and a filesystem over it.
-fn passthrough() -> (TempDir, Arc<dyn DynFileSystem>) {
+pub(super) fn passthrough() -> (TempDir, Arc<dyn DynFileSystem>) {
     let directory = tempfile::tempdir().unwrap();
     let filesystem = PassthroughFs::builder()
         .root_dir(directory.path())
