@@ -87,7 +87,9 @@ impl Machine<'_> {
         equal(attr.size, size, &what("the size"))?;
         equal(attr.nlink, nlink, &what("nlink"))?;
         equal(attr.mode & 0o7777, object.mode, &what("the mode"))?;
-        equal((attr.uid, attr.gid), (object.uid, object.gid), &what("the owner"))?;
+        let owner = self.owner;
+        let owner = (object.uid.unwrap_or(owner.0), object.gid.unwrap_or(owner.1));
+        equal((attr.uid, attr.gid), owner, &what("the owner"))?;
         if let Some(mtime) = object.mtime {
             equal(attr.mtime, mtime, &what("mtime"))?;
         }

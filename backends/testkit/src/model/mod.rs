@@ -138,8 +138,7 @@ pub fn check(stack: &Stack, ops: &[Op]) -> Verdict {
     client.begin()?;
     let before = client.statfs()?;
     client.mkdir(DIR, 0o777)?;
-    let mut machine = Machine::new(client);
-    let verdict = machine.run(ops);
+    let verdict = Machine::new(client).and_then(|mut machine| machine.run(ops));
     client.end()?;
     let removed = remove_all(client, DIR);
     verdict?;
@@ -152,12 +151,16 @@ struct Machine<'c> {
     world: World<'c>,
     tree: Tree,
     slots: [Option<Fd>; SLOTS],
+    /// The owner of what the client makes.
+    owner: (u32, u32),
 }
 
 impl<'c> Machine<'c> {
-    fn new(client: &'c dyn Client) -> Self {
+    fn new(client: &'c dyn Client) -> Result<Self, Failure> {
         let world = World::new(client, DIR);
-        Self { world, tree: Tree::new(), slots: [None; SLOTS] }
+        let own = world.stat("")?;
+        let owner = (own.uid, own.gid);
+        Ok(Self { world, tree: Tree::new(), slots: [None; SLOTS], owner })
     }
 
     fn run(&mut self, ops: &[Op]) -> Verdict {

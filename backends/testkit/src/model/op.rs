@@ -73,6 +73,12 @@ fn how() -> impl Strategy<Value = How> {
     )
 }
 
+/// Permissions; those of the owner, without whom root alone could go on, are always there for others.
+fn mode(capabilities: Capabilities) -> impl Strategy<Value = u32> {
+    let always = if capabilities.contains(Capabilities::PRIVILEGE) { 0 } else { 0o700 };
+    (0..0o1000_u32).prop_map(move |mode| mode | always)
+}
+
 fn slot() -> impl Strategy<Value = usize> {
     0..SLOTS
 }
@@ -143,7 +149,7 @@ fn files(capabilities: Capabilities) -> Vec<Kind> {
         (
             ALWAYS,
             8,
-            (path(), slot(), how(), any::<bool>(), 0..0o1000_u32)
+            (path(), slot(), how(), any::<bool>(), mode(capabilities))
                 .prop_map(|(path, slot, how, exclusive, mode)| Op::Create {
                     path,
                     slot,
@@ -219,7 +225,7 @@ fn names(capabilities: Capabilities) -> Vec<Kind> {
         (
             ALWAYS,
             6,
-            (path(), 0..0o1000_u32).prop_map(|(path, mode)| Op::Mkdir { path, mode }).boxed(),
+            (path(), mode(capabilities)).prop_map(|(path, mode)| Op::Mkdir { path, mode }).boxed(),
         ),
         (ALWAYS, 3, path().prop_map(|path| Op::Rmdir { path }).boxed()),
         (ALWAYS, 4, path().prop_map(|path| Op::Unlink { path }).boxed()),
@@ -243,7 +249,7 @@ fn names(capabilities: Capabilities) -> Vec<Kind> {
     ]
 }
 
-fn attributes(_: Capabilities) -> Vec<Kind> {
+fn attributes(capabilities: Capabilities) -> Vec<Kind> {
     let id = || Union::new([Just(None), Just(Some(0)), Just(Some(1000)), Just(Some(70_000))]);
     vec![
         (
@@ -254,7 +260,7 @@ fn attributes(_: Capabilities) -> Vec<Kind> {
         (
             ALWAYS,
             2,
-            (path(), 0..0o1000_u32).prop_map(|(path, mode)| Op::Chmod { path, mode }).boxed(),
+            (path(), mode(capabilities)).prop_map(|(path, mode)| Op::Chmod { path, mode }).boxed(),
         ),
         (
             Capabilities::PRIVILEGE,

@@ -23,8 +23,9 @@ pub(crate) struct Object {
     pub(crate) kind: Kind,
     /// Permission bits.
     pub(crate) mode: u32,
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
+    /// The owner, where it was set.
+    pub(crate) uid: Option<u32>,
+    pub(crate) gid: Option<u32>,
     /// How many names lead to it, if it is no directory.
     pub(crate) links: u32,
     pub(crate) xattrs: BTreeMap<u8, Vec<u8>>,
@@ -186,8 +187,8 @@ impl Tree {
             }
             Op::Chmod { mode, .. } => object.mode = *mode,
             Op::Chown { uid, gid, .. } => {
-                object.uid = uid.unwrap_or(object.uid);
-                object.gid = gid.unwrap_or(object.gid);
+                object.uid = uid.or(object.uid);
+                object.gid = gid.or(object.gid);
             }
             Op::Utimens { sec, nsec, .. } => object.mtime = Some(Timestamp::new(*sec, *nsec)),
             Op::Setxattr { name, value, mode, .. } => {
@@ -516,8 +517,8 @@ impl Object {
         Self {
             kind,
             mode,
-            uid: 0,
-            gid: 0,
+            uid: None,
+            gid: None,
             links: 1,
             xattrs: BTreeMap::new(),
             mtime: None,
