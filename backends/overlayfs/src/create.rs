@@ -97,9 +97,11 @@ impl OverlayFs {
         let dir = self.table.get(parent)?;
         for _ in 0..TRIES {
             if let Some((node, attr)) = self.find(&dir, name)? {
-                let opened = match flags.exclusive() {
-                    true => Err(Errno::EEXIST),
-                    false => self.open_node(cx, &node, flags, kill_priv),
+                let opened = match node.kind {
+                    _ if flags.exclusive() => Err(Errno::EEXIST),
+                    // A race that the kernel resolves by following it.
+                    FileType::Symlink => Err(Errno::ESTALE),
+                    _ => self.open_node(cx, &node, flags, kill_priv),
                 };
                 let attr = match (&opened, flags.truncate()) {
                     (Ok(_), true) => node.top().and_then(|top| top.attr()).unwrap_or(attr),
@@ -315,14 +317,14 @@ impl OverlayFs {
         name: Name<'_>,
     ) -> Result<Entry> {
         let node = self.table.get(id)?;
-        if node.is_dir() {
-            return Err(Errno::EPERM);
-        }
         let dir = self.table.get(parent)?;
         dir.require_dir()?;
         self.writable()?;
         if self.resolve(&dir.place(), name)?.object.is_some() {
             return Err(Errno::EEXIST);
+        }
+        if node.is_dir() {
+            return Err(Errno::EPERM);
         }
         if dir.is_removed() {
             return Err(Errno::ENOENT);

@@ -2,6 +2,9 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub(crate) mod layers;
+pub(crate) mod tree;
+
 use std::sync::Arc;
 
 use stratafs_core::{Context, DynFileSystem, Name, NodeId, OpenFlags};
