@@ -1,9 +1,11 @@
 //! From a checked composition to the filesystem.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use stratafs_core::{CachePolicy, DynFileSystem, Intercepted, ReadOnly, Traced};
 use stratafs_memfs::{Locks, MemFs};
+use stratafs_passthroughfs::{Ownership, PassthroughFs};
 
 use super::error::{Report, SpecError};
 use super::node::Node;
@@ -20,7 +22,8 @@ pub(super) struct Surroundings {
 type Builder = fn(&Node, &Surroundings) -> Result<Arc<dyn DynFileSystem>, SpecError>;
 
 /// The backends that this version can build, by the names of their tables.
-const BUILDERS: &[(&str, Builder)] = &[("mem", mem), ("readonly", read_only), ("traced", traced)];
+const BUILDERS: &[(&str, Builder)] =
+    &[("mem", mem), ("passthrough", passthrough), ("readonly", read_only), ("traced", traced)];
 
 fn builder(backend: &Backend) -> Option<Builder> {
     BUILDERS.iter().find(|(name, _)| *name == backend.name).map(|(_, build)| *build)
@@ -127,6 +130,40 @@ fn mem(node: &Node, surroundings: &Surroundings) -> Result<Arc<dyn DynFileSystem
         SpecError::Build { report: Box::new(report), cause: Box::new(error) }
     })?;
     Ok(with_readonly(node, Arc::new(filesystem)))
+}
+
+fn passthrough(
+    node: &Node,
+    _surroundings: &Surroundings,
+) -> Result<Arc<dyn DynFileSystem>, SpecError> {
+    let mut builder = PassthroughFs::builder()
+        .root_dir(node.path("root_dir").unwrap_or(Path::new("")))
+        .readonly(node.flag("readonly"))
+        .exclusive(node.flag("exclusive"));
+    if let Some(ownership) = node.choice("ownership") {
+        builder = builder.ownership(match ownership {
+            "host" => Ownership::Host,
+            "squash" => Ownership::Squash,
+            _ => Ownership::Virtual,
+        });
+    }
+    if let Some(policy) = cache_policy(node) {
+        builder = builder.cache_policy(policy);
+    }
+    if let Some(timeout) = node.time("entry_timeout") {
+        builder = builder.entry_timeout(timeout);
+    }
+    if let Some(timeout) = node.time("attr_timeout") {
+        builder = builder.attr_timeout(timeout);
+    }
+    if let Some(timeout) = node.time("negative_timeout") {
+        builder = builder.negative_timeout(timeout);
+    }
+    let filesystem = builder.build().map_err(|error| {
+        let report = report(node, error.to_string());
+        SpecError::Build { report: Box::new(report), cause: Box::new(error) }
+    })?;
+    Ok(Arc::new(filesystem))
 }
 
 fn read_only(

@@ -1,7 +1,7 @@
 //! What a composition means: a tree of backends with decoded settings.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -137,6 +137,14 @@ impl Node {
     /// True if the flag called `name` is set.
     pub fn flag(&self, name: &str) -> bool {
         matches!(self.get(name), Some(Setting { value: Checked::Flag(true), .. }))
+    }
+
+    /// The path that the key called `name` is set to.
+    pub fn path(&self, name: &str) -> Option<&Path> {
+        match &self.get(name)?.value {
+            Checked::Path(path) => Some(path),
+            _ => None,
+        }
     }
 
     /// The filesystem that the key called `name` is set to.
