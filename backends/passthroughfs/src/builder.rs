@@ -169,9 +169,10 @@ pub struct Builder {
     writeback: bool,
     no_xattr: bool,
     fd_budget: Option<usize>,
-    handle_limit: Option<usize>,
+    max_handles: Option<usize>,
     open: OpenMode,
     exclusive: bool,
+    serve_as: Option<(u32, u32)>,
 }
 
 impl Builder {
@@ -209,13 +210,13 @@ impl Builder {
     }
 
     /// Adds a rule for user ids. The first that fits counts.
-    pub fn uid_rule(mut self, rule: IdRule) -> Self {
+    pub fn uid_map(mut self, rule: IdRule) -> Self {
         self.uid_map.push(rule);
         self
     }
 
     /// Adds a rule for group ids. The first that fits counts.
-    pub fn gid_rule(mut self, rule: IdRule) -> Self {
+    pub fn gid_map(mut self, rule: IdRule) -> Self {
         self.gid_map.push(rule);
         self
     }
@@ -273,13 +274,13 @@ impl Builder {
 
     /// How many files and directories clients may have open at a time; beyond it ENFILE. Default:
     /// the other half.
-    pub fn handle_limit(mut self, limit: usize) -> Self {
-        self.handle_limit = Some(limit);
+    pub fn max_handles(mut self, limit: usize) -> Self {
+        self.max_handles = Some(limit);
         self
     }
 
     /// What an open leaves behind. Default: [`OpenMode::Handles`].
-    pub fn open_mode(mut self, open: OpenMode) -> Self {
+    pub fn open(mut self, open: OpenMode) -> Self {
         self.open = open;
         self
     }
@@ -291,6 +292,13 @@ impl Builder {
         self
     }
 
+    /// The user and group that this process will have when it serves, where it drops from root in
+    /// between. Default: those that it has now.
+    pub fn serve_as(mut self, uid: u32, gid: u32) -> Self {
+        self.serve_as = Some((uid, gid));
+        self
+    }
+
     /// Checks the options and opens the directory.
     ///
     /// # Errors
@@ -298,7 +306,7 @@ impl Builder {
     pub fn build(self) -> Result<PassthroughFs, BuildError> {
         let path = self.root.clone().ok_or(BuildError::NoRoot)?;
         let proc = Proc::open().map_err(|error| BuildError::NoProc(error.into()))?;
-        let server = creds::effective();
+        let server = self.serve_as.unwrap_or_else(creds::effective);
         let options = self.options(server.0)?;
         let (budget, handles) = self.limits()?;
 
@@ -378,7 +386,7 @@ impl Builder {
             return Err(BuildError::Budget(budget));
         }
         let rest = (limit - reserve).saturating_sub(budget).max(half / 2).max(4);
-        Ok((budget, self.handle_limit.unwrap_or(rest.min(MAX_HANDLES))))
+        Ok((budget, self.max_handles.unwrap_or(rest.min(MAX_HANDLES))))
     }
 }
 

@@ -33,7 +33,7 @@ fn allocate_nothing(ownership: Ownership, open: OpenMode) {
     let fs = PassthroughFs::builder()
         .root_dir(dir.path())
         .ownership(ownership)
-        .open_mode(open)
+        .open(open)
         .build()
         .unwrap();
     std::fs::write(dir.path().join("file"), [0; 4096]).unwrap();

@@ -81,7 +81,7 @@ fn map_of_an_exclusive_share_passes() {
 
 #[test]
 fn map_without_handles_passes() {
-    let builder = builder(Ownership::Virtual).open_mode(OpenMode::Stateless);
+    let builder = builder(Ownership::Virtual).open(OpenMode::Stateless);
     let mut subject = Subject::new("passthrough(virtual, stateless)", builder);
     subject.stack = subject.stack.without(Capabilities::XATTR_ON_SYMLINK, LINKS);
     for case in ABOUT_HANDLES {

@@ -125,7 +125,7 @@ fn descriptors_used_up_by_others_are_enfile_and_never_enoent() {
 
 #[test]
 fn open_beyond_the_handle_limit_is_enfile_and_makes_nothing() {
-    let share = Share::new(|b| b.handle_limit(10));
+    let share = Share::new(|b| b.max_handles(10));
     let w = share.world();
     w.file("f", b"data").unwrap();
     let open: Vec<_> = (0..10).map(|_| w.open("f", OpenFlags::READ_ONLY).unwrap()).collect();

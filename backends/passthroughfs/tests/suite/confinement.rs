@@ -109,7 +109,7 @@ fn race(ownership: Ownership, open: OpenMode) {
     let canary = canary();
     let before = snapshot(canary.path());
     // The smallest budget: nodes are resolved again and again, which is where the race is.
-    let share = Share::new(|b| b.ownership(ownership).open_mode(open).fd_budget(8));
+    let share = Share::new(|b| b.ownership(ownership).open(open).fd_budget(8));
     std::fs::create_dir(share.host("a")).unwrap();
     std::fs::create_dir(share.host("a/sub")).unwrap();
     std::fs::write(share.host("a/f"), b"inside").unwrap();

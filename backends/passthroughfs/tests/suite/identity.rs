@@ -253,8 +253,7 @@ fn deep_tree_is_found_again_and_torn_down_without_recursion() {
 
 #[test]
 fn stateless_reads_of_a_file_that_moves_go_on() {
-    let share =
-        Share::new(|b| b.open_mode(stratafs_passthroughfs::OpenMode::Stateless).fd_budget(8));
+    let share = Share::new(|b| b.open(stratafs_passthroughfs::OpenMode::Stateless).fd_budget(8));
     let w = share.world();
     w.file("f", b"data").unwrap();
     let entry = share.lookup(NodeId::ROOT, "f").unwrap();

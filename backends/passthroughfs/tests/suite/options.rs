@@ -192,7 +192,7 @@ fn features_follow_the_options() {
     assert!(!plain.fs.features().behaviours.intersects(
         Behaviours::NO_OPEN | Behaviours::WRITEBACK | Behaviours::EXCLUSIVE | Behaviours::READ_ONLY
     ));
-    let stateless = Share::new(|b| b.open_mode(OpenMode::Stateless));
+    let stateless = Share::new(|b| b.open(OpenMode::Stateless));
     assert!(bears(&stateless, Behaviours::NO_OPEN));
     // O_TRUNC of an open that is never sent would be lost.
     assert!(

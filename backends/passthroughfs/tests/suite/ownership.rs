@@ -162,8 +162,8 @@ fn file_without_a_record_shows_the_default_owner_or_the_mapped_one() {
     let fs = stratafs_passthroughfs::PassthroughFs::builder()
         .root_dir(dir.path())
         .ownership(Ownership::Virtual)
-        .uid_rule(rule(uid, 501))
-        .gid_rule(rule(gid, 502))
+        .uid_map(rule(uid, 501))
+        .gid_map(rule(gid, 502))
         .build()
         .unwrap();
     std::fs::write(dir.path().join("f"), b"").unwrap();
@@ -221,7 +221,7 @@ fn host_ownership_applies_mapped_ids_for_real() {
     let share = Share::new(|builder| {
         let map = "map:0:100000:65536".parse().unwrap();
         let forbid = "forbid-guest:65536:1000".parse().unwrap();
-        builder.ownership(Ownership::Host).uid_rule(map).uid_rule(forbid).gid_rule(map)
+        builder.ownership(Ownership::Host).uid_map(map).uid_map(forbid).gid_map(map)
     });
     let w = share.world();
     share.ask_for(&Caller::user(5, 6));
