@@ -1,11 +1,10 @@
 //! From a checked composition to the filesystem.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use stratafs_core::{CachePolicy, DynFileSystem, Intercepted, ReadOnly, Traced};
 use stratafs_memfs::{Locks, MemFs};
-use stratafs_passthroughfs::{Ownership, PassthroughFs};
+use stratafs_passthroughfs::{IdRule, IdRuleError, OpenMode, Ownership, PassthroughFs};
 
 use super::error::{Report, SpecError};
 use super::node::Node;
@@ -134,18 +133,46 @@ fn mem(node: &Node, surroundings: &Surroundings) -> Result<Arc<dyn DynFileSystem
 
 fn passthrough(
     node: &Node,
-    _surroundings: &Surroundings,
+    surroundings: &Surroundings,
 ) -> Result<Arc<dyn DynFileSystem>, SpecError> {
+    let (uid, gid) = surroundings.root_owner;
     let mut builder = PassthroughFs::builder()
-        .root_dir(node.path("root_dir").unwrap_or(Path::new("")))
+        .serve_as(uid, gid)
         .readonly(node.flag("readonly"))
-        .exclusive(node.flag("exclusive"));
-    if let Some(ownership) = node.choice("ownership") {
-        builder = builder.ownership(match ownership {
-            "host" => Ownership::Host,
-            "squash" => Ownership::Squash,
-            _ => Ownership::Virtual,
-        });
+        .exclusive(node.flag("exclusive"))
+        .follow_root(node.flag("follow_root"))
+        .writeback(node.flag("writeback"));
+    if let Some(path) = node.path("root_dir") {
+        builder = builder.root_dir(path);
+    }
+    if node.get("xattr").is_some() {
+        builder = builder.xattr(node.flag("xattr"));
+    }
+    match node.choice("ownership") {
+        Some("virtual") => builder = builder.ownership(Ownership::Virtual),
+        Some("host") => builder = builder.ownership(Ownership::Host),
+        Some("squash") => builder = builder.ownership(Ownership::Squash),
+        _ => {}
+    }
+    let owner = (node.id("default_uid"), node.id("default_gid"));
+    if owner != (None, None) {
+        builder = builder.default_owner(owner.0.unwrap_or(uid), owner.1.unwrap_or(gid));
+    }
+    for rule in id_rules(node, "uid_map") {
+        builder = builder.uid_map(rule?);
+    }
+    for rule in id_rules(node, "gid_map") {
+        builder = builder.gid_map(rule?);
+    }
+    let count = |name| node.count(name).map(|count| usize::try_from(count).unwrap_or(usize::MAX));
+    if let Some(count) = count("fd_budget") {
+        builder = builder.fd_budget(count);
+    }
+    if let Some(count) = count("max_handles") {
+        builder = builder.max_handles(count);
+    }
+    if node.choice("open") == Some("stateless") {
+        builder = builder.open(OpenMode::Stateless);
     }
     if let Some(policy) = cache_policy(node) {
         builder = builder.cache_policy(policy);
@@ -164,6 +191,19 @@ fn passthrough(
         SpecError::Build { report: Box::new(report), cause: Box::new(error) }
     })?;
     Ok(Arc::new(filesystem))
+}
+
+/// The rules that the key `name` of `node` was given.
+fn id_rules<'n>(
+    node: &'n Node,
+    name: &'n str,
+) -> impl Iterator<Item = Result<IdRule, SpecError>> + 'n {
+    node.texts(name).map(|(text, place)| {
+        text.to_string_lossy().parse().map_err(|error: IdRuleError| {
+            let report = Report::new("cannot build the filesystem", error.to_string());
+            SpecError::Build { report: Box::new(report.at(place.clone())), cause: Box::new(error) }
+        })
+    })
 }
 
 fn read_only(

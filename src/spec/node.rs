@@ -1,6 +1,6 @@
 //! What a composition means: a tree of backends with decoded settings.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -145,6 +145,14 @@ impl Node {
             Checked::Path(path) => Some(path),
             _ => None,
         }
+    }
+
+    /// The texts that the key called `name` is set to, in the order written, and where.
+    pub fn texts<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (&'a OsStr, &'a Place)> {
+        self.get_all(name).filter_map(|setting| match &setting.value {
+            Checked::Text(text) => Some((text.as_os_str(), &setting.place)),
+            _ => None,
+        })
     }
 
     /// The filesystem that the key called `name` is set to.

@@ -272,7 +272,29 @@ const PASSTHROUGH: Backend = Backend {
                 Kind::Choice(&["virtual", "host", "squash"]),
                 "where owners and modes are kept: in an xattr, in the host's inode, or nowhere",
             ),
+            Key::new("default_uid", Kind::Id, "the owner shown of files without a record"),
+            Key::new("default_gid", Kind::Id, "the group shown of files without a record"),
+            Key::new(
+                "uid_map",
+                Kind::Text,
+                "how users translate: map:GUEST:HOST:COUNT, and virtiofsd's other forms",
+            )
+            .alias(&["translate_uid"])
+            .repeats(),
+            Key::new("gid_map", Kind::Text, "how groups translate, in the same forms")
+                .alias(&["translate_gid"])
+                .repeats(),
             Key::new("exclusive", Kind::Flag, "nobody else changes the directory meanwhile"),
+            Key::new("follow_root", Kind::Flag, "the directory may be a symbolic link"),
+            Key::new("xattr", Kind::Flag, "extended attributes may be used; true if not set"),
+            Key::new("fd_budget", Kind::Count, "the most files of the host kept at hand"),
+            Key::new("max_handles", Kind::Count, "the most files open at a time"),
+            Key::new(
+                "open",
+                Kind::Choice(&["handles", "stateless"]),
+                "whether files are opened at all: small ones read faster where they are not",
+            ),
+            Key::new("writeback", Kind::Flag, "the kernel may keep written data for a while"),
         ],
         CACHING,
     ],

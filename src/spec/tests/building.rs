@@ -180,3 +180,36 @@ fn build_with_settings_that_the_backend_refuses_says_what_it_said() {
     };
     assert!(cause.is::<stratafs_memfs::BuildError>());
 }
+
+#[test]
+fn build_of_a_bare_path_serves_that_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("f"), b"data").unwrap();
+    let path = dir.path().display();
+    let spelled = format!(
+        "passthrough({path}, ownership=squash, default_uid=5, default_gid=6, fd_budget=100, \
+         max_handles=1k, open=stateless, xattr=false, cache=always, entry_timeout=2, exclusive, \
+         uid_map=map:0:1000:1, gid_map=\"squash-host:0:7:1000\")"
+    );
+    for text in [path.to_string(), spelled] {
+        let filesystem = built(&text);
+        let name = Name::new(b"f").unwrap();
+        let found = filesystem.lookup(&Context::internal(), NodeId::ROOT, name).unwrap();
+        assert_eq!(found.found().unwrap().attr.size, 4, "{text}");
+    }
+    let readonly = built(&format!("passthrough({path}, readonly)"));
+    assert!(readonly.features().bears(Behaviours::READ_ONLY));
+}
+
+#[test]
+fn build_of_a_directory_that_is_not_there_says_what_to_do() {
+    let text = error_of("traced(/no/such/directory)").to_string();
+    assert!(text.contains("/no/such/directory: ENOENT"), "{text}");
+    assert!(text.contains("make it, or check the spelling"), "{text}");
+    let rule = error_of("passthrough(/tmp, uid_map=map:0:0)").to_string();
+    assert!(rule.contains("write map:GUEST:HOST:COUNT"), "{rule}");
+    assert!(
+        rule.contains("\n  passthrough(/tmp, uid_map=map:0:0)\n                    ^"),
+        "{rule}"
+    );
+}

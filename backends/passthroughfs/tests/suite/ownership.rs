@@ -333,3 +333,23 @@ fn exchange_with_records_swaps_owners_with_names() {
     assert_eq!((w.stat("a").unwrap().uid, w.stat("b").unwrap().uid), (0, 1));
     assert_eq!(w.read("b").unwrap(), b"a");
 }
+
+#[test]
+fn create_without_o_excl_of_an_existing_file_opens_it_and_changes_no_owner() {
+    let share = Share::plain();
+    let w = share.world();
+    w.file("f", b"data").unwrap();
+    w.chown("f", Some(1000), Some(100)).unwrap();
+    w.chmod("f", 0o640).unwrap();
+    let record = share.record("f");
+    let inode = share.host("f").metadata().unwrap().ino();
+    share.ask_for(&Caller::user(7, 8));
+    let fd = w.create("f", OpenFlags::READ_WRITE, 0o777).unwrap();
+    assert_eq!(w.read_fd(fd).unwrap(), b"data");
+    w.close(fd).unwrap();
+    let exclusive = OpenFlags::READ_WRITE.with_exclusive();
+    assert_eq!(w.create("f", exclusive, 0o777).unwrap_err(), Errno::EEXIST);
+    w.mkdir("d", 0o755).unwrap();
+    assert_eq!(w.create("d", OpenFlags::READ_WRITE, 0o777).unwrap_err(), Errno::EISDIR);
+    assert_eq!((share.record("f"), share.host("f").metadata().unwrap().ino()), (record, inode));
+}
