@@ -373,3 +373,33 @@ fn request_without_a_handle_passes_where_files_need_none() {
     assert!(stage.recorder.take().last().unwrap().contains("handle: None"));
     assert_eq!(client.read(node, 5, 0, 9), Err(Errno::EBADF));
 }
+
+#[test]
+fn reply_whose_buffer_turns_out_unusable_is_efault_and_undone() {
+    let stage = Stage::default();
+    let (mut client, ids) = furnished(&stage);
+    let held = (client.session.held(), stage.counts.held());
+    client.faulty = true;
+    for Valid { opcode, node, body, .. } in valid_requests(&ids) {
+        let gives = matches!(
+            opcode,
+            Opcode::Lookup
+                | Opcode::Symlink
+                | Opcode::Mknod
+                | Opcode::Mkdir
+                | Opcode::Link
+                | Opcode::Open
+                | Opcode::Create
+                | Opcode::Tmpfile
+                | Opcode::Opendir
+                | Opcode::Readdir
+                | Opcode::Readdirplus
+        );
+        if gives {
+            assert_eq!(client.ask(opcode, node, &body), Err(Errno::EFAULT), "{opcode:?}");
+            assert_eq!((client.session.held(), stage.counts.held()), held, "{opcode:?}");
+        }
+    }
+    drop(client);
+    stage.assert_balanced();
+}

@@ -3,8 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use stratafs::protocol::{InitFlags, Opcode, SessionConfig, TransportKind};
-use stratafs_core::Errno;
+use stratafs_core::{
+    Behaviours, Cancel, Context, DirSink, DynFileSystem, Errno, Features, FileLock, HandleId,
+    LockFlavour, LockOwner, Lookup, Name, Needs, NodeId, Pending, Reply, Result, TimedAttr,
+};
 use stratafs_memfs::{Locks, MemFs};
 
 use super::recorder::Stage;
@@ -121,6 +125,73 @@ fn destroy_ends_all_waits() {
     client.keep_record(|client| client.send(Opcode::Destroy.raw(), 0, &Body::new()));
     assert_eq!(await_reply(&record, unique), Err(Errno::EINTR));
     assert_eq!(client.session.waiting(), 0);
+}
+
+#[test]
+fn destroy_calls_off_what_a_filesystem_would_let_wait_for_ever() {
+    let mut client = Client::stateless(Arc::new(Patient));
+    let unique = client.next_unique();
+    assert_eq!(client.send(Opcode::Setlkw.raw(), 1, &lock_body(0, 2, WRITE)), []);
+    assert_eq!(client.session.waiting(), 1);
+    let record = Arc::clone(&client.record);
+    client.keep_record(|client| client.send(Opcode::Destroy.raw(), 0, &Body::new()));
+    assert_eq!(await_reply(&record, unique), Err(Errno::EINTR));
+}
+
+/// A filesystem in which no lock is ever free.
+struct Patient;
+
+/// A wait that only its end ends.
+struct Endless(Mutex<Option<Reply<()>>>);
+
+impl Cancel for Endless {
+    fn cancel(&self) {
+        let reply = self.0.lock().take();
+        if let Some(reply) = reply {
+            reply.send(Err(Errno::EINTR));
+        }
+    }
+}
+
+impl DynFileSystem for Patient {
+    fn features(&self) -> Features {
+        Features::new("patient").needing(Needs::POSIX_LOCKS).promising(Behaviours::NO_OPEN)
+    }
+    fn lookup(&self, _: &Context<'_>, _: NodeId, _: Name<'_>) -> Result<Lookup> {
+        Err(Errno::ENOENT)
+    }
+    fn forget(&self, _: NodeId, _: u64) {}
+    fn getattr(&self, _: &Context<'_>, _: NodeId, _: Option<HandleId>) -> Result<TimedAttr> {
+        Err(Errno::EIO)
+    }
+    fn fsync(&self, _: &Context<'_>, _: NodeId, _: HandleId, _: bool) -> Result<()> {
+        Ok(())
+    }
+    fn readdir(
+        &self,
+        _: &Context<'_>,
+        _: NodeId,
+        _: HandleId,
+        _: u64,
+        _: &mut dyn DirSink,
+    ) -> Result<()> {
+        Ok(())
+    }
+    fn fsyncdir(&self, _: &Context<'_>, _: NodeId, _: HandleId, _: bool) -> Result<()> {
+        Ok(())
+    }
+    fn setlkw(
+        &self,
+        _: &Context<'_>,
+        _: NodeId,
+        _: HandleId,
+        _: LockOwner,
+        _: FileLock,
+        _: LockFlavour,
+        reply: Reply<()>,
+    ) -> Option<Pending> {
+        Some(Pending::new(Arc::new(Endless(Mutex::new(Some(reply))))))
+    }
 }
 
 #[test]

@@ -124,6 +124,8 @@ pub(crate) struct Slot {
 pub(crate) struct Payload {
     bytes: Vec<u8>,
     room: usize,
+    /// Nothing can be written, whatever the room.
+    faulty: bool,
 }
 
 impl ReadSink for Payload {
@@ -131,6 +133,9 @@ impl ReadSink for Payload {
         self.room - self.bytes.len()
     }
     fn write_slice(&mut self, data: &[u8]) -> stratafs_core::Result<usize> {
+        if self.faulty {
+            return Err(Errno::EFAULT);
+        }
         let data = &data[..data.len().min(self.remaining())];
         self.bytes.extend_from_slice(data);
         Ok(data.len())
@@ -202,6 +207,8 @@ pub(crate) struct Client {
     pub(crate) delivers: bool,
     /// Room for the payload of a reply.
     pub(crate) room: usize,
+    /// Whether that room turns out to be unusable.
+    pub(crate) faulty: bool,
     scratch: Scratch,
     next: u64,
 }
@@ -219,7 +226,15 @@ impl Client {
     /// A further worker of a session.
     pub(crate) fn of(session: Arc<Session>) -> Self {
         let scratch = Scratch::new(session.config());
-        Self { session, record: Record::default(), delivers: true, room: 1 << 20, scratch, next: 1 }
+        Self {
+            session,
+            record: Record::default(),
+            delivers: true,
+            room: 1 << 20,
+            faulty: false,
+            scratch,
+            next: 1,
+        }
     }
 
     /// A client of 7.45 that offers everything but working without OPEN and OPENDIR.
@@ -255,7 +270,7 @@ impl Client {
 
     /// Sends bytes as they are; what they come to is in the record, now or later.
     pub(crate) fn send_and_leave(&mut self, bytes: &[u8]) {
-        let payload = Payload { bytes: Vec::new(), room: self.room };
+        let payload = Payload { bytes: Vec::new(), room: self.room, faulty: self.faulty };
         let record = Arc::clone(&self.record);
         let slot = Slot { record, payload, delivers: self.delivers, used: false };
         self.session.handle(&mut SliceSource::new(bytes), slot, &mut self.scratch);
