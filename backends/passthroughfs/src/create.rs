@@ -215,7 +215,7 @@ impl PassthroughFs {
         let host = access | libc::O_CREAT | libc::O_EXCL | libc::O_NONBLOCK;
         let host_mode = self.host_mode(&wanted);
         let open = || openat::open_child(dir.as_fd(), name, host, host_mode);
-        let fd = Arc::new(self.with_room(open)?);
+        let fd = Arc::new(self.workable(parent, &dir, || self.with_room(open))?);
         let made = match self.settle(cx, fd.as_fd(), false, &wanted) {
             Ok(made) => made,
             Err(errno) => {
@@ -282,7 +282,8 @@ impl PassthroughFs {
         let exclusive = if flags.exclusive() { libc::O_EXCL } else { 0 };
         let host = libc::O_RDWR | (host_flags(flags) & !libc::O_ACCMODE) | exclusive;
         let host_mode = self.host_mode(&wanted);
-        let fd = self.with_room(|| openat::unnamed_file(dir.as_fd(), host, host_mode));
+        let make = || self.with_room(|| openat::unnamed_file(dir.as_fd(), host, host_mode));
+        let fd = self.workable(&parent, &dir, make);
         let fd = Arc::new(fd.map_err(|errno| match errno {
             // A filesystem without such files sees an open of a directory for writing.
             Errno::EISDIR => Errno::EOPNOTSUPP,
@@ -310,7 +311,8 @@ impl PassthroughFs {
         let mode = FileType::Directory.mode_bits() | (mode & 0o7777);
         let wanted = self.wanted(cx, &parent, mode)?;
         let dir = self.pin(&parent)?;
-        at::make_dir(dir.as_fd(), name, self.host_mode(&wanted))?;
+        let host_mode = self.host_mode(&wanted);
+        self.workable(&parent, &dir, || Ok(at::make_dir(dir.as_fd(), name, host_mode)?))?;
         let pin = self.with_room(|| openat::pin_child_dir(dir.as_fd(), name));
         self.finish(cx, &parent, &dir, name, &wanted, pin)
     }
@@ -339,13 +341,15 @@ impl PassthroughFs {
         if whiteout && cx.is_internal() {
             return self.make_whiteout(&parent, &dir, name);
         }
-        if self.is_virtual() || kind == FileType::Regular {
-            // A special file is an ordinary one to the host, with a record.
+        if kind == FileType::Regular {
             let flags = libc::O_CREAT | libc::O_EXCL | libc::O_RDONLY | libc::O_NONBLOCK;
             let mode = self.host_mode(&wanted);
-            let open = || openat::open_child(dir.as_fd(), name, flags, mode);
-            let fd = Arc::new(self.with_room(open)?);
+            let open = || self.with_room(|| openat::open_child(dir.as_fd(), name, flags, mode));
+            let fd = Arc::new(self.workable(&parent, &dir, open)?);
             return self.settled(cx, &parent, &dir, name, &wanted, &fd, false);
+        }
+        if self.is_virtual() {
+            return self.make_special_file(cx, &parent, &dir, name, &wanted);
         }
         if self.options.ownership == Ownership::Squash && is_device {
             return Err(Errno::EPERM);
@@ -353,6 +357,23 @@ impl PassthroughFs {
         at::make_node(dir.as_fd(), name, wanted.mode & !SPECIAL, wanted.device)?;
         let pin = self.with_room(|| openat::pin_child(dir.as_fd(), name));
         self.finish(cx, &parent, &dir, name, &wanted, pin)
+    }
+
+    /// A special file is an ordinary one to the host, with a record. It has it before it has a name:
+    /// without it, it would be a file to whoever looks.
+    fn make_special_file(
+        &self,
+        cx: &Context<'_>,
+        parent: &Arc<Node>,
+        dir: &Arc<OwnedFd>,
+        name: Name<'_>,
+        wanted: &Wanted,
+    ) -> Result<Entry> {
+        let mut made = self.workable(parent, dir, || self.prepare(dir))?;
+        self.settle(cx, made.fd.as_fd(), false, wanted)?;
+        self.put(&mut made, name)?;
+        let (node, attr) = self.find_pinned(parent, name, &made.fd)?;
+        Ok(self.entry(&node, attr))
     }
 
     /// A whiteout is a real device `0:0` in every mode: that is what another overlay, and the
@@ -430,7 +451,7 @@ impl PassthroughFs {
         }
         let dir = self.pin(&parent)?;
         let fd = self.pin(&node)?;
-        self.proc.link(fd.as_fd(), dir.as_fd(), name)?;
+        self.workable(&parent, &dir, || Ok(self.proc.link(fd.as_fd(), dir.as_fd(), name)?))?;
         node.count(1);
         self.place(&node, &parent, name);
         let attr =

@@ -27,8 +27,7 @@ pub(crate) fn of(
         | Needs::SYNCFS
         | Needs::STATX
         | Needs::RENAME2
-        | Needs::INODE_FLAGS
-        | Needs::OPENDIR;
+        | Needs::INODE_FLAGS;
     let mut behaviours = Behaviours::KILLPRIV_V2
         | Behaviours::EXCHANGE
         | Behaviours::WHITEOUT
@@ -64,6 +63,7 @@ pub(crate) fn of(
             }
         }
     }
+    needs.set(Needs::OPENDIR, !behaviours.contains(Behaviours::NO_OPENDIR));
     behaviours.set(Behaviours::WRITEBACK, options.writeback);
     behaviours.set(Behaviours::EXCLUSIVE, options.exclusive);
     behaviours.set(Behaviours::READ_ONLY, options.readonly);

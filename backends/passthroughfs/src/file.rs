@@ -85,8 +85,10 @@ impl PassthroughFs {
         let room = self.handles.room()?;
         let pin = self.pin(node)?;
         let truncate = if flags.truncate() { libc::O_TRUNC } else { 0 };
-        if flags.truncate() || kill_priv {
+        if kill_priv {
             self.kill_priv(node, pin.as_fd())?;
+        } else if flags.truncate() {
+            self.drop_capabilities(pin.as_fd())?;
         }
         let fd = Arc::new(self.reopen(node, &pin, host_flags(flags) | truncate)?);
         let backing = self.backing(node, &fd, flags);

@@ -49,6 +49,7 @@
 //! | `fs` | the trait, one line for each method |
 //! | `lookup`, `attr`, `create`, `remove`, `rename`, `file`, `dir`, `xattrs`, `symlink` | the operations |
 //! | `resolve` | from a node to a descriptor |
+//! | `prepared` | what is whole before it has a name |
 //! | `owner`, `record`, `idmap` | owners, modes and types |
 //! | `node`, `table`, `pins`, `handles`, `devices` | what is remembered |
 //!
@@ -84,6 +85,7 @@ mod lookup;
 mod node;
 mod owner;
 mod pins;
+mod prepared;
 mod record;
 mod remove;
 mod rename;

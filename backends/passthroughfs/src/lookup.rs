@@ -68,7 +68,7 @@ impl PassthroughFs {
         for _ in 0..ATTEMPTS {
             let before = parent.removals.load(Ordering::SeqCst);
             let busy = parent.removing.load(Ordering::SeqCst) > 0;
-            let (node, attr) = self.find_once(dir, name)?;
+            let (node, attr) = self.workable(parent, dir, || self.find_once(dir, name))?;
             if !self.place(&node, parent, name) {
                 return self.counted(node, attr);
             }

@@ -49,13 +49,13 @@ impl PassthroughFs {
         &self,
         parent: NodeId,
         name: Name<'_>,
-        call: impl FnOnce(BorrowedFd<'_>, Name<'_>) -> std::io::Result<()>,
+        call: impl Fn(BorrowedFd<'_>, Name<'_>) -> std::io::Result<()>,
     ) -> Result<()> {
         let parent = self.writable_dir(parent)?;
         let dir = self.pin(&parent)?;
         let _removing = Removing::new(&parent);
         let known = self.hold_child(&dir, name, true)?;
-        call(dir.as_fd(), name)?;
+        self.workable(&parent, &dir, || Ok(call(dir.as_fd(), name)?))?;
         if let Some(Busy(node)) = &known {
             let gone = node.remove_place(&parent, name);
             self.table.release(gone, &self.pins);

@@ -35,7 +35,8 @@ impl PassthroughFs {
         let replaced = self.hold_child(&to_dir, new_name, !exchange)?;
         let from = Place { dir: from_dir.as_fd(), name };
         let to = Place { dir: to_dir.as_fd(), name: new_name };
-        at::rename(from, to, host)?;
+        let rename = || Ok(at::rename(from, to, host)?);
+        self.workable(&parent, &from_dir, || self.workable(&new_parent, &to_dir, rename))?;
         if let (Some(Busy(a)), Some(Busy(b))) = (&moved, &replaced)
             && Arc::ptr_eq(a, b)
         {

@@ -6,9 +6,10 @@
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use stratafs_core::{Context, Entry, Errno, FileType, Name, NodeId, ReadSink, Result, SetAttr};
+use stratafs_core::{
+    Context, Entry, Errno, FileType, Name, NodeId, ReadSink, Result, SetAttr, SetTime,
+};
 use stratafs_sys::at::{self, Place as HostPlace, Rename};
 use stratafs_sys::io::{read_at, write_at};
 use stratafs_sys::stat;
@@ -17,13 +18,11 @@ use stratafs_sys::{openat, xattr};
 use crate::PassthroughFs;
 use crate::builder::Ownership;
 use crate::node::{Node, Place};
+use crate::prepared::Prepared;
 use crate::record::{RECORD, Record};
 
 /// The longest target: PATH_MAX of limits.h without its NUL.
 const MAX_TARGET: usize = 4095;
-
-/// Makes names of this process's own, for what is moved into place.
-static NEXT_NAME: AtomicU64 = AtomicU64::new(0);
 
 impl PassthroughFs {
     pub(crate) fn make_symlink(
@@ -45,12 +44,12 @@ impl PassthroughFs {
         let wanted = self.wanted(&cx.with_umask(0), &parent, mode)?;
         let dir = self.pin(&parent)?;
         if self.is_virtual() && (wanted.uid, wanted.gid) != self.default_owner() {
-            let fd = Arc::new(self.symlink_file(&dir, target, &wanted.record())?);
-            self.proc.link(fd.as_fd(), dir.as_fd(), name)?;
-            let (node, attr) = self.find_pinned(&parent, name, &fd)?;
+            let mut made = self.symlink_file(&dir, target, &wanted.record())?;
+            self.workable(&parent, &dir, || self.put(&mut made, name))?;
+            let (node, attr) = self.find_pinned(&parent, name, &made.fd)?;
             return Ok(self.entry(&node, attr));
         }
-        at::make_symlink(target, dir.as_fd(), name)?;
+        self.workable(&parent, &dir, || Ok(at::make_symlink(target, dir.as_fd(), name)?))?;
         if self.options.ownership == Ownership::Host {
             let pin = self.with_room(|| openat::pin_child(dir.as_fd(), name))?;
             let stat = stat::of(pin.as_fd())?;
@@ -77,17 +76,10 @@ impl PassthroughFs {
         })
     }
 
-    /// A file without a name that is a symlink by its record.
-    fn symlink_file(&self, dir: &OwnedFd, target: &[u8], record: &Record) -> Result<OwnedFd> {
-        let make = || openat::unnamed_file(dir.as_fd(), libc::O_RDWR, 0o600);
-        let fd = self.with_room(make).map_err(|errno| match errno {
-            // Without unnamed files it could be seen half made, or be left so by a crash.
-            Errno::EISDIR | Errno::EOPNOTSUPP => Errno::EPERM,
-            errno => errno,
-        })?;
-        if self.process_umask & 0o600 != 0 {
-            self.proc.set_mode(fd.as_fd(), 0o600)?;
-        }
+    /// A file that is a symlink by its record.
+    fn symlink_file(&self, dir: &Arc<OwnedFd>, target: &[u8], record: &Record) -> Result<Prepared> {
+        let made = self.prepare(dir)?;
+        let fd = &made.fd;
         let mut rest = target;
         let mut offset = 0;
         while !rest.is_empty() {
@@ -99,7 +91,7 @@ impl PassthroughFs {
             offset += n as u64;
         }
         xattr::set(fd.as_fd(), RECORD, record.text().as_bytes(), 0)?;
-        Ok(fd)
+        Ok(made)
     }
 
     pub(crate) fn read_symlink(&self, node: NodeId, sink: &mut dyn ReadSink) -> Result<usize> {
@@ -165,10 +157,9 @@ impl PassthroughFs {
         let record = Record { uid, gid, mode: 0o777, kind, device: (0, 0) };
         let made = self.symlink_file(&dir, &target[..len], &record)?;
         // Times stay; the change itself shows in ctime.
-        let (atime, mtime) = (stat.atime, stat.mtime);
-        let keep = |time| Some(stratafs_core::SetTime::At(time));
-        self.proc.set_times(made.as_fd(), keep(atime), keep(mtime))?;
-        self.replace(node, &place, &dir, Arc::new(made))
+        let keep = |time| Some(SetTime::At(time));
+        self.proc.set_times(made.fd.as_fd(), keep(stat.atime), keep(stat.mtime))?;
+        self.replace(node, &place, &dir, made)
     }
 
     /// Puts `made` where `node` is, and makes it the node's object.
@@ -177,36 +168,23 @@ impl PassthroughFs {
         node: &Arc<Node>,
         place: &Place,
         dir: &OwnedFd,
-        made: Arc<OwnedFd>,
+        mut made: Prepared,
     ) -> Result<Arc<OwnedFd>> {
-        let number = NEXT_NAME.fetch_add(1, Ordering::Relaxed);
-        let aside = format!(".stratafs-{}-{number}", std::process::id());
-        let aside = Name::new(aside.as_bytes())?;
-        self.proc.link(made.as_fd(), dir.as_fd(), aside)?;
-        let from = HostPlace { dir: dir.as_fd(), name: aside };
-        let to = HostPlace { dir: dir.as_fd(), name: place.name.as_name() };
-        let swapped = at::rename(from, to, Rename::EXCHANGE);
-        let old = swapped.and_then(|()| stat::of_child(dir.as_fd(), aside));
-        let is_old = |stat: &stat::Stat| {
-            let identity = node.identity();
-            (stat.dev, stat.ino) == (identity.dev, identity.ino)
-        };
-        match old {
-            Ok(old) if is_old(&old) => {}
-            Ok(_) => {
-                // Another had taken the name: it is put back.
-                at::rename(from, to, Rename::EXCHANGE)?;
-                at::remove_file(dir.as_fd(), aside)?;
-                return Err(Errno::ESTALE);
-            }
-            Err(error) => {
-                at::remove_file(dir.as_fd(), aside)?;
-                return Err(error.into());
-            }
+        let name = place.name.as_name();
+        let aside = self.exchange(&mut made, name)?;
+        let aside = aside.as_name();
+        let identity = node.identity();
+        let was = stat::of_child(dir.as_fd(), aside);
+        if !was.is_ok_and(|was| (was.dev, was.ino) == (identity.dev, identity.ino)) {
+            // Another had taken the name: it is put back.
+            let place = |name| HostPlace { dir: dir.as_fd(), name };
+            at::rename(place(aside), place(name), Rename::EXCHANGE)?;
+            at::remove_file(dir.as_fd(), aside)?;
+            return Err(Errno::ESTALE);
         }
         at::remove_file(dir.as_fd(), aside)?;
-        self.become_file(node, &made)?;
-        Ok(made)
+        self.become_file(node, &made.fd)?;
+        Ok(Arc::clone(&made.fd))
     }
 
     /// Makes `made`, a file that is a symlink by its record, the object of `node`.

@@ -320,6 +320,25 @@ fn host_mode_that_keeps_the_server_out_is_opened_up_and_still_shown() {
     std::fs::set_permissions(share.host("d"), PermissionsExt::from_mode(0o300)).unwrap();
     assert_eq!(w.names("d").unwrap(), [""; 0]);
     assert_eq!(w.stat("d").unwrap().mode, 0o040_300);
+    std::fs::create_dir(share.host("ro")).unwrap();
+    std::fs::write(share.host("ro/f"), b"data").unwrap();
+    let shut = || std::fs::set_permissions(share.host("ro"), PermissionsExt::from_mode(0o000));
+    let made: [&dyn Fn() -> Result<(), Errno>; 9] = [
+        &|| w.stat("ro/f").map(drop),
+        &|| w.mkdir("ro/d", 0o755),
+        &|| w.file("ro/new", b""),
+        &|| w.symlink("t", "ro/l"),
+        &|| w.mknod("ro/p", 0o010_644, 0),
+        &|| w.link("ro/f", "ro/g"),
+        &|| w.rename("ro/g", "ro/h"),
+        &|| w.unlink("ro/h"),
+        &|| w.rmdir("ro/d"),
+    ];
+    for (number, make) in made.iter().enumerate() {
+        shut().unwrap();
+        assert_eq!(make(), Ok(()), "step {number}");
+    }
+    assert_eq!(w.stat("ro").unwrap().mode, 0o040_000, "as it was shut");
 }
 
 #[test]
