@@ -73,13 +73,15 @@ pub fn mount(
 /// * `ENOENT`: there is no such path.
 pub fn detach(target: &Path) -> io::Result<()> {
     let target = c_path(target)?;
-    detach_raw(&target)
+    detach_raw(&target, 0)
 }
 
-/// [`detach`] without allocating; async-signal-safe.
-pub(crate) fn detach_raw(target: &CStr) -> io::Result<()> {
+/// [`detach`] without allocating; async-signal-safe. With `MNT_FORCE` in `flags` a FUSE connection
+/// is aborted first.
+pub(crate) fn detach_raw(target: &CStr, flags: libc::c_int) -> io::Result<()> {
+    let flags = flags | libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW;
     // SAFETY: the path is a live, NUL-terminated string.
-    check(unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW) })?;
+    check(unsafe { libc::umount2(target.as_ptr(), flags) })?;
     Ok(())
 }
 

@@ -3,15 +3,19 @@
 //! A server that gave up root can no longer unmount what root mounted, and a server that was
 //! killed cannot do anything. So, before it drops its privilege, it forks a process that keeps
 //! them, holds nothing but one end of a socket, and waits: when the server closes the other end,
-//! by choice or by dying, it detaches the mount and exits. It never runs another line of the
-//! server's code and takes no input: all it can do is that one unmount.
+//! by choice or by dying, it detaches the mount and exits. If the server died it also aborts the
+//! connection: the kernel does that as the last descriptor of it is closed, but not while a thread
+//! of the dead server waits in the kernel for a client that waits for the server.
+//!
+//! It never runs another line of the server's code and takes no input: all it can do is that one
+//! unmount.
 
 use crate::fusermount;
 use crate::mount::{Device, detach_raw, device_at_raw};
 use crate::{c_path, check};
-use std::ffi::CStr;
-use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::ffi::{CStr, CString};
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
@@ -28,8 +32,8 @@ pub enum By {
 #[derive(Debug)]
 pub struct Watcher {
     process: libc::pid_t,
-    /// Dropped to make the watcher act; `None` once it was told.
-    lifeline: Option<OwnedFd>,
+    /// Written to and dropped to make the watcher act; `None` once it was told.
+    lifeline: Option<UnixStream>,
 }
 
 impl Watcher {
@@ -49,15 +53,16 @@ impl Watcher {
             By::SystemCall => None,
             By::Fusermount => Some(c_path(&fusermount::find()?)?),
         };
+        let abort = CString::new(format!("/sys/fs/fuse/connections/{}/abort", device.minor))?;
         let (lifeline, watched) = UnixStream::pair()?;
         // SAFETY: `watch` runs in the child of a process that may have threads, so it makes only
         // async-signal-safe calls (system calls, no allocation, no locks) and never returns.
         // What it uses was made before and is copied with the address space.
         let process = check(unsafe { libc::fork() })?;
         if process == 0 {
-            watch(watched.as_raw_fd(), &target, device, program.as_deref());
+            watch(watched.as_raw_fd(), &Orders { target, device, program, abort });
         }
-        Ok(Self { process, lifeline: Some(lifeline.into()) })
+        Ok(Self { process, lifeline: Some(lifeline) })
     }
 
     /// Lets the watcher unmount and waits for it to end.
@@ -66,9 +71,10 @@ impl Watcher {
     }
 
     fn end(&mut self) {
-        if self.lifeline.take().is_none() {
-            return;
-        }
+        let Some(mut lifeline) = self.lifeline.take() else { return };
+        // A byte says that the server is well; without it the end of the stream is its death.
+        let _ = lifeline.write_all(b"x");
+        drop(lifeline);
         let mut status = 0;
         loop {
             // SAFETY: `status` lives through the call, and the process is our child, not waited
@@ -88,12 +94,23 @@ impl Drop for Watcher {
     }
 }
 
+/// What a watcher is to do, made before it is.
+struct Orders {
+    target: CString,
+    device: Device,
+    /// `fusermount3`, where the system call is not allowed.
+    program: Option<CString>,
+    /// The file that aborts the connection, where the control filesystem is mounted. The kernel
+    /// names connections by the minor number of their device.
+    abort: CString,
+}
+
 /// The watcher's life. Async-signal-safe, as is everything after a fork of a threaded process.
-fn watch(lifeline: libc::c_int, target: &CStr, device: Device, program: Option<&CStr>) -> ! {
+fn watch(lifeline: libc::c_int, orders: &Orders) -> ! {
     // SAFETY: plain system calls with integers, live strings and live locals. close_range leaves
     // only `lifeline` open; the session and the full mask keep a terminal's Ctrl-C, meant for the
     // server, from ending the watcher first.
-    unsafe {
+    let died = unsafe {
         let mut all = std::mem::zeroed();
         libc::sigfillset(&mut all);
         libc::sigprocmask(libc::SIG_BLOCK, &all, std::ptr::null_mut());
@@ -106,20 +123,35 @@ fn watch(lifeline: libc::c_int, target: &CStr, device: Device, program: Option<&
         libc::syscall(libc::SYS_close_range, own + 1, u32::MAX, 0u32);
         libc::chdir(c"/".as_ptr());
         let mut byte = 0u8;
-        // The server never writes, so the only ends are end-of-file and errors. EINTR cannot be:
-        // all signals are blocked.
-        libc::read(lifeline, (&raw mut byte).cast(), 1);
-    }
-    if device_at_raw(target).is_ok_and(|now| now == device) {
-        match program {
+        // EINTR cannot be: all signals are blocked.
+        libc::read(lifeline, (&raw mut byte).cast(), 1) != 1
+    };
+    if device_at_raw(&orders.target).is_ok_and(|now| now == orders.device) {
+        if died {
+            abort(&orders.abort);
+        }
+        match &orders.program {
             None => {
-                let _ = detach_raw(target);
+                let force = if died { libc::MNT_FORCE } else { 0 };
+                let _ = detach_raw(&orders.target, force);
             }
-            Some(program) => become_fusermount(program, target),
+            Some(program) => become_fusermount(program, &orders.target),
         }
     }
     // SAFETY: ends this process without running the server's exit handlers.
     unsafe { libc::_exit(0) }
+}
+
+/// Writes to the file `path` that aborts a connection. Async-signal-safe.
+fn abort(path: &CStr) {
+    // SAFETY: a live, NUL-terminated string and one live byte; the descriptor is this function's.
+    unsafe {
+        let file = libc::open(path.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+        if file >= 0 {
+            libc::write(file, b"1".as_ptr().cast(), 1);
+            libc::close(file);
+        }
+    }
 }
 
 /// Replaces this process by `program`, which unmounts. Async-signal-safe; returns on failure.

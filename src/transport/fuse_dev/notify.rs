@@ -4,6 +4,13 @@
 //! being changed by a client, it holds the lock and waits for its reply; a worker that wrote the
 //! notice from inside the handler would wait for the client it is to answer. So notices are only
 //! queued, and a thread that serves no requests writes them.
+//!
+//! The kernel's wait for the lock cannot be interrupted, not even by SIGKILL. A server that is
+//! killed while a notice waits so, and the lock's holder for a reply, does not die until its
+//! connection is aborted (`umount -f`, or `abort` of the control filesystem): the thread keeps the
+//! descriptors open whose closing would end the holder's wait. A table of descriptors of its own
+//! was tried and is worse: making it closes copies of files, and closing a file of a mount that
+//! the process serves itself asks the server.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
