@@ -3,7 +3,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | `test` | the stages of the one test command, and `stage`, which times them |
-//! | `tools`, `lint`, `build`, `in_process`, `mounted` | one stage each |
+//! | `tools`, `lint`, `build`, `in_process`, `mounted`, `guest` | one stage each |
 //! | `suites` | the external suites that run on a mounted filesystem |
 //! | `target` | mounts what a suite runs on, and unmounts it on every way out |
 //! | `soak`, `bench` | the long forms, and the mount against tmpfs |
@@ -14,6 +14,7 @@
 
 mod bench;
 mod build;
+mod guest;
 mod in_process;
 mod lint;
 mod mounted;

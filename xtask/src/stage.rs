@@ -19,16 +19,18 @@ pub(crate) enum Stage {
     InProcess,
     /// The tests on a mounted filesystem, and the external suites.
     Mounted,
+    /// Virtual machines that boot from virtio-fs.
+    Guest,
 }
 
 impl Stage {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Tools, Self::Lint, Self::Build, Self::InProcess, Self::Mounted];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Tools, Self::Lint, Self::Build, Self::InProcess, Self::Mounted, Self::Guest];
 
     /// A goal for a machine of two cores with nothing built; passing it fails no run.
     fn budget(self) -> Duration {
         let minutes = match self {
-            Self::Tools | Self::Lint => 2,
+            Self::Tools | Self::Lint | Self::Guest => 2,
             Self::Build => 5,
             Self::InProcess | Self::Mounted => 4,
         };
@@ -49,6 +51,7 @@ impl fmt::Display for Stage {
             Self::Build => "build",
             Self::InProcess => "in process",
             Self::Mounted => "mounted",
+            Self::Guest => "guest",
         })
     }
 }

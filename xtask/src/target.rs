@@ -153,7 +153,7 @@ impl Drop for Mounted {
 }
 
 /// SIGTERM, by the shell's own `kill`, as the standard library sends none.
-fn terminate(pid: u32) -> Result<()> {
+pub(crate) fn terminate(pid: u32) -> Result<()> {
     let sent = Command::new("sh").args(["-c", &format!("kill -TERM {pid}")]).status()?;
     if !sent.success() {
         bail!("cannot send SIGTERM to the server: it is gone");

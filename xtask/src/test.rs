@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 
 use crate::stage::{self, Stage};
 use crate::suites::Suite;
-use crate::{build, in_process, lint, mounted, tools};
+use crate::{build, guest, in_process, lint, mounted, tools};
 
 /// Arguments of `cargo xtask test`.
 #[derive(Debug, clap::Args)]
@@ -34,11 +34,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             continue;
         }
         let timed = stage::timed(stage, || match stage {
-            Stage::Tools => tools::run(args.no_install),
+            Stage::Tools => tools::install(args.no_install),
             Stage::Lint => lint::run(),
             Stage::Build => build::run(),
             Stage::InProcess => in_process::run(),
             Stage::Mounted => mounted::run(&args.suites, args.on),
+            Stage::Guest => guest::run(),
         });
         let stop = timed.outcome.is_err() && stage.carries_the_rest();
         all.push(timed);

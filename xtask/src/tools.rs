@@ -5,11 +5,11 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::{env, iter};
+use std::{env, fs, iter};
 
 use anyhow::{Context, Result, bail};
 
-use crate::process::{cargo, is_root, on_path, run_with_retries};
+use crate::process::{cargo, is_root, on_path, run, run_with_retries};
 
 /// A program that comes from crates.io.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +28,7 @@ pub(crate) const CARGO_FUZZ: Tool = Tool { name: "cargo-fuzz", version: "0.13.2"
 pub(crate) const CARGO_DENY: Tool = Tool { name: "cargo-deny", version: "0.20.2" };
 
 /// Debian packages: (package, a program in it, who needs it).
-const PACKAGES: [(&str, &str, &str); 7] = [
+const PACKAGES: [(&str, &str, &str); 9] = [
     ("fuse3", "fusermount3", "mounting without root"),
     ("git", "git", "the suite that clones in the mount"),
     ("sqlite3", "sqlite3", "the suite that keeps a database in the mount"),
@@ -36,7 +36,13 @@ const PACKAGES: [(&str, &str, &str); 7] = [
     ("util-linux", "setpriv", "tests that drop root"),
     ("attr", "setfattr", "tests of extended attributes"),
     ("acl", "setfacl", "tests of access control lists"),
+    ("qemu-system-x86", "qemu-system-x86_64", "virtual machines that boot from virtio-fs"),
+    ("busybox-static", "busybox", "the programs of those machines"),
 ];
+
+/// The guest's kernel: a series that has FUSE, virtio-fs and virtio over PCI built in, so that it
+/// needs no initial file system.
+const KERNEL: &str = r"^linux-image-6\.12\.[0-9].*-cloud-amd64$";
 
 impl Tool {
     fn root(self) -> PathBuf {
@@ -75,7 +81,7 @@ fn cache_dir() -> PathBuf {
 }
 
 /// Installs what is missing, or with `no_install` says what is.
-pub(crate) fn run(no_install: bool) -> Result<()> {
+pub(crate) fn install(no_install: bool) -> Result<()> {
     check_components()?;
     let missing: Vec<_> = PACKAGES.iter().filter(|(_, program, _)| !on_path(program)).collect();
     let names: Vec<&str> = missing.iter().map(|(package, ..)| *package).collect();
@@ -86,6 +92,9 @@ pub(crate) fn run(no_install: bool) -> Result<()> {
         for tool in [PJDFSTEST, FSX].into_iter().filter(|tool| tool.program().is_none()) {
             println!("missing: {} {} from crates.io", tool.name, tool.version);
         }
+        if kernel()?.is_none() {
+            println!("missing: a kernel of Debian for virtual machines that boot from virtio-fs");
+        }
         return Ok(());
     }
     if !names.is_empty() {
@@ -95,7 +104,82 @@ pub(crate) fn run(no_install: bool) -> Result<()> {
         let program = tool.install()?;
         println!("{} {}: {}", tool.name, tool.version, shortened(&program));
     }
+    if kernel()?.is_none() && env::consts::ARCH == "x86_64" {
+        fetch_kernel()?;
+    }
     Ok(())
+}
+
+fn kernel_dir() -> PathBuf {
+    cache_dir().join("guest-kernel")
+}
+
+/// The guest's kernel, once fetched.
+pub(crate) fn kernel() -> Result<Option<PathBuf>> {
+    let directory = kernel_dir();
+    if !directory.is_dir() {
+        return Ok(None);
+    }
+    let mut kernels = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with("vmlinuz-6.12") {
+            kernels.push(path);
+        }
+    }
+    kernels.sort();
+    Ok(kernels.pop())
+}
+
+/// Downloads the newest package of the series and keeps its kernel; nothing is installed.
+fn fetch_kernel() -> Result<()> {
+    let mut packages = kernel_packages()?;
+    if packages.is_empty() && is_root() {
+        run_with_retries(|| apt(iter::once("update")))?;
+        packages = kernel_packages()?;
+    }
+    let package = packages.pop().context("this Debian has no cloud kernel of the series 6.12")?;
+    println!("fetching the guest's kernel from {package}");
+    let directory = kernel_dir();
+    let unpacked = directory.join(format!("unpacking.{}", std::process::id()));
+    fs::create_dir_all(&unpacked)?;
+    run_with_retries(|| {
+        let mut download = apt(["download", package.as_str()].into_iter());
+        download.current_dir(&unpacked);
+        download
+    })?;
+    // Listed before there is more in it.
+    let fetched: Vec<_> = fs::read_dir(&unpacked)?.collect::<Result<_, _>>()?;
+    for archive in fetched {
+        run(Command::new("dpkg").arg("-x").arg(archive.path()).arg(&unpacked))?;
+    }
+    for entry in fs::read_dir(unpacked.join("boot"))? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with("vmlinuz-") {
+            fs::rename(entry.path(), directory.join(entry.file_name()))?;
+        }
+    }
+    fs::remove_dir_all(&unpacked)?;
+    kernel()?.map(drop).with_context(|| format!("{package} holds no kernel"))
+}
+
+/// The packages of the series, the newest last.
+fn kernel_packages() -> Result<Vec<String>> {
+    let output = Command::new("apt-cache")
+        .args(["search", "--names-only", KERNEL])
+        .stdin(Stdio::null())
+        .output()
+        .context("cannot run apt-cache")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let names = text.lines().filter_map(|line| line.split_whitespace().next());
+    let mut names: Vec<String> = names.map(str::to_owned).collect();
+    // By their numbers: 6.12.100 is newer than 6.12.99.
+    names.sort_by_key(|name| {
+        let digits = name.split(|c: char| !c.is_ascii_digit()).filter(|part| !part.is_empty());
+        digits.map(|part| part.parse::<u64>().unwrap_or(0)).collect::<Vec<_>>()
+    });
+    Ok(names)
 }
 
 /// rustfmt and clippy belong to the toolchain, whose owner chooses; they are only asked for.
