@@ -28,7 +28,7 @@
 //! within a budget; beyond it the descriptors of nodes that were not used for a while are closed,
 //! and such a node is found again by the names that were seen to lead to it, parents first, and
 //! checked by its identity: ESTALE if it is another object. A node whose last name goes is pinned
-//! first, and stays so. A node costs about 400 bytes while a client knows it, and nothing after.
+//! first, and stays so. A node costs about 460 bytes while a client knows it, and nothing after.
 //!
 //! Names are hints. Two clients that rename the same name at the same time may leave a hint that is
 //! wrong; an unpinned node then answers ESTALE, and is found by the next lookup.
@@ -37,8 +37,8 @@
 //!
 //! See [`Ownership`]. Under `Virtual` the record of an object is kept in its node for as long as the
 //! object's ctime does not change, so getattr costs one system call. A record that was read within
-//! 20 ms of that ctime is read again, since a second change could hide behind it. With `exclusive`
-//! it is read once.
+//! 20 ms of that ctime is read again, since a second change could hide behind it; one that was written
+//! here is not. With `exclusive` it is read once.
 //!
 //! Records are written by one process at a time: two servers of one directory may lose each other's
 //! changes of owner and mode. POSIX ACLs are not kept (EOPNOTSUPP).

@@ -103,6 +103,7 @@ impl Pins {
         // What came in between is younger.
         let younger = std::mem::replace(&mut *clock, kept);
         clock.extend(younger);
+        clock.shrink_to_fit();
     }
 
     fn make_room(&self, table: &Table) -> bool {

@@ -131,7 +131,10 @@ impl Table {
             return false;
         }
         shard.remove(&identity);
-        self.ids(node.id).write().remove(&node.id.0);
+        give_back(&mut shard);
+        let mut ids = self.ids(node.id).write();
+        ids.remove(&node.id.0);
+        give_back(&mut ids);
         true
     }
 
@@ -146,6 +149,17 @@ impl Table {
     /// How many nodes there are.
     pub(crate) fn len(&self) -> usize {
         self.by_id.iter().map(|shard| shard.read().len()).sum()
+    }
+}
+
+/// The fewest entries that a shard keeps room for.
+const ROOM: usize = 64;
+
+/// Gives back the memory of a table that was much larger once.
+fn give_back<K: Eq + std::hash::Hash, V>(map: &mut Map<K, V>) {
+    // Halving at a quarter costs less than the entries that went did.
+    if map.capacity() > ROOM && map.len() < map.capacity() / 4 {
+        map.shrink_to((2 * map.len()).max(ROOM));
     }
 }
 

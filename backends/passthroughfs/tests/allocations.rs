@@ -57,3 +57,36 @@ fn warm_requests_allocate_nothing() {
     allocate_nothing(Ownership::Virtual, OpenMode::Stateless);
     allocate_nothing(Ownership::Host, OpenMode::Handles);
 }
+
+/// What the crate's page says of the memory of a node, with names of ten bytes.
+const NODE_BYTES: i64 = 512;
+
+#[test]
+fn known_node_costs_no_more_memory_than_promised_and_none_when_forgotten() {
+    const FILES: usize = 5_000;
+    for ownership in [Ownership::Virtual, Ownership::Host] {
+        let dir = tempfile::tempdir().unwrap();
+        let names: Vec<_> = (0..FILES).map(|number| format!("f{number:09}")).collect();
+        for name in &names {
+            std::fs::File::create(dir.path().join(name)).unwrap();
+        }
+        let builder = PassthroughFs::builder().root_dir(dir.path()).ownership(ownership);
+        let fs = builder.fd_budget(1000).build().unwrap();
+        let cx = Context::new(1, None);
+        let mut nodes = Vec::with_capacity(FILES);
+        let known = measure(|| {
+            for name in &names {
+                let name = Name::new(name.as_bytes()).unwrap();
+                let found = fs.lookup(&cx, NodeId::ROOT, name).unwrap().found().unwrap();
+                nodes.push((found.node, 1));
+            }
+        });
+        let each = known.bytes_current / i64::try_from(FILES).unwrap();
+        println!("{ownership:?}: {each} bytes a node");
+        assert!(each <= NODE_BYTES, "{ownership:?}: {each} bytes");
+        let forgotten = measure(|| fs.batch_forget(&nodes));
+        let left = known.bytes_current + forgotten.bytes_current;
+        // The tables keep some room, as small ones do.
+        assert!(left <= known.bytes_current / 8, "{ownership:?}: {left} bytes are left");
+    }
+}

@@ -159,6 +159,27 @@ mod tests {
     }
 
     #[test]
+    fn open_child_without_openat2_follows_no_link_either() {
+        let dir = tempfile();
+        std::os::unix::fs::symlink("/etc", dir.join("link")).unwrap();
+        std::fs::write(dir.join("file"), b"").unwrap();
+        let root = pin_path(&dir, false).unwrap();
+        let name = |text: &'static [u8]| Name::new(text).unwrap();
+        NO_OPENAT2.store(true, Ordering::Relaxed);
+        let followed = open_child(root.as_fd(), name(b"link"), libc::O_RDONLY, 0);
+        let through = pin_child_dir(root.as_fd(), name(b"link"));
+        let link = pin_child(root.as_fd(), name(b"link"));
+        let file = open_child(root.as_fd(), name(b"file"), libc::O_RDONLY, 0);
+        NO_OPENAT2.store(false, Ordering::Relaxed);
+        assert_eq!(followed.unwrap_err().raw_os_error(), Some(libc::ELOOP));
+        assert_eq!(through.unwrap_err().raw_os_error(), Some(libc::ENOTDIR));
+        let stat = crate::stat::of(link.unwrap().as_fd()).unwrap();
+        assert_eq!(stat.mode & libc::S_IFMT, libc::S_IFLNK);
+        assert!(file.is_ok());
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
     fn pin_path_of_a_link_with_a_trailing_slash_pins_the_link() {
         let dir = tempfile();
         std::os::unix::fs::symlink("/etc", dir.join("link")).unwrap();

@@ -91,6 +91,42 @@ fn filesystem_without_user_attributes_is_refused_under_virtual_ownership_alone()
 }
 
 #[test]
+fn filesystem_without_creation_times_keeps_nodes_apart_and_finds_them_again() {
+    let Some(mounted) = Mounted::new("ramfs", "") else { return };
+    let dir = tempfile::tempdir_in(mounted.path()).unwrap();
+    let share = Share::over(dir, |b| b.ownership(Ownership::Squash).fd_budget(8));
+    let w = share.world();
+    w.mkdir("d", 0o755).unwrap();
+    w.file("d/f", b"data").unwrap();
+    let stat = w.stat("d/f").unwrap();
+    assert_eq!(stat.btime, None, "or this is no test of it");
+    let dir = share.lookup(NodeId::ROOT, "d").unwrap();
+    let file = share.lookup(dir.node, "f").unwrap();
+    assert_eq!(share.lookup(dir.node, "f").unwrap().node, file.node);
+    let read = || {
+        let opened = share.fs.open(&root(), file.node, OpenFlags::READ_ONLY, false)?;
+        let mut data = [0; 8];
+        let mut sink = stratafs_core::SliceSink::new(&mut data);
+        let read = share.fs.read(&root(), file.node, opened.handle, 0, 8, &mut sink);
+        share.fs.release(&root(), file.node, opened.handle, Default::default())?;
+        Ok::<_, Errno>(data[..read?].to_vec())
+    };
+    share.push_out();
+    assert_eq!(read().unwrap(), b"data");
+    w.rename("d", "e").unwrap();
+    w.link("e/f", "g").unwrap();
+    share.push_out();
+    assert_eq!(read().unwrap(), b"data");
+    w.unlink("e/f").unwrap();
+    w.unlink("g").unwrap();
+    share.push_out();
+    assert_eq!(read().unwrap(), b"data");
+    share.fs.forget(file.node, 2);
+    share.fs.forget(dir.node, 1);
+    assert_eq!(share.fs.usage().nodes, 1);
+}
+
+#[test]
 fn read_only_host_is_erofs() {
     let Some(mounted) = Mounted::new("tmpfs", "size=1m") else { return };
     std::fs::write(mounted.path().join("f"), b"data").unwrap();
