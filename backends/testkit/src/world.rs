@@ -21,7 +21,7 @@ pub struct World<'c> {
 }
 
 impl<'c> World<'c> {
-    /// The world in the directory `root`, which exists.
+    /// The world in the directory `root`, which exists; empty is the filesystem's root.
     #[must_use]
     pub fn new(client: &'c dyn Client, root: impl Into<Vec<u8>>) -> Self {
         Self { client, root: root.into() }
@@ -38,6 +38,8 @@ impl<'c> World<'c> {
     pub fn path(&self, path: impl AsRef<[u8]>) -> Vec<u8> {
         match path.as_ref() {
             [] => self.root.clone(),
+            // A slash in front would lead a mounted client out of the mount.
+            path if self.root.is_empty() => path.to_vec(),
             path => [&self.root, &b"/"[..], path].concat(),
         }
     }
