@@ -132,7 +132,7 @@ fn singles() -> Vec<Change> {
         Change::Mkdir(path("g")),
         Change::Mkdir(path("other")),
         Change::Symlink(path("g")),
-        Change::Fifo(path("g")),
+        Change::Socket(path("g")),
         Change::Link(path("f"), path("g")),
         Change::Link(path("f"), path("deep/f")),
         Change::Unlink(path("f")),
