@@ -153,7 +153,7 @@ impl Table {
 }
 
 /// The fewest entries that a shard keeps room for.
-const ROOM: usize = 64;
+const ROOM: usize = 8;
 
 /// Gives back the memory of a table that was much larger once.
 fn give_back<K: Eq + std::hash::Hash, V>(map: &mut Map<K, V>) {
