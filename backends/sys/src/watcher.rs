@@ -4,8 +4,9 @@
 //! killed cannot do anything. So, before it drops its privilege, it forks a process that keeps
 //! them, holds nothing but one end of a socket, and waits: when the server closes the other end,
 //! by choice or by dying, it detaches the mount and exits. If the server died it also aborts the
-//! connection: the kernel does that as the last descriptor of it is closed, but not while a thread
-//! of the dead server waits in the kernel for a client that waits for the server.
+//! connection, in case a descriptor of it lives on in another process. A server with a thread that
+//! the kernel cannot kill (it waits for a client that waits for the server) is not dead yet, and
+//! closes nothing: that takes `umount -f`.
 //!
 //! It never runs another line of the server's code and takes no input: all it can do is that one
 //! unmount.

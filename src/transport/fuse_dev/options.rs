@@ -45,9 +45,9 @@ pub struct MountOptions {
     /// for root serves everybody; no otherwise, and then `user_allow_other` in `/etc/fuse.conf`
     /// must allow it.
     pub allow_other: Option<bool>,
-    /// `auto_unmount`: unmount even if the server is killed, and end what waits for it. It takes
-    /// one more process. Default: no, or yes with [`Self::setuid`], where the server could not
-    /// unmount by itself.
+    /// `auto_unmount`: unmount even if the server is killed, once it is dead. It takes one more
+    /// process. Default: no, or yes with [`Self::setuid`], where the server could not unmount by
+    /// itself.
     pub auto_unmount: Option<bool>,
     /// `fsname=NAME`: the source, as `df` shows it. Default: `stratafs:KIND`.
     pub fsname: Option<OsString>,
