@@ -4,6 +4,7 @@
 //! ratio of operations per second. The two take turns in each round, so that what else the machine does
 //! falls on both; differences under 30% are noise, and times in themselves say nothing.
 
+mod idle;
 mod workloads;
 
 use std::fs;
@@ -46,6 +47,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let What::Memfs { rounds, noise, only } = &args.what;
     ensure!(is_root(), "mounting a tmpfs and dropping the kernel's caches take root");
     let ours = if *noise { Target::Tmpfs } else { served()? };
+    let _polling = idle::HaltPoll::raised()?;
     let scratch = Scratch::new()?;
     // The same length of path for both, as the kernel walks it each time.
     let ours = ours.mount(&scratch, "ours")?;
