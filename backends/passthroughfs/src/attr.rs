@@ -109,9 +109,7 @@ impl PassthroughFs {
             Ownership::Host => self.set_for_real(fd.as_fd(), set).map(|()| fd),
             Ownership::Squash => self.set_squashed(node, fd.as_fd(), set).map(|()| fd),
         };
-        let mut state = node.state.lock();
-        state.inheritance = None;
-        state.unprivileged = None;
+        node.state.lock().changed();
         outcome
     }
 
@@ -156,7 +154,7 @@ impl PassthroughFs {
 
     /// Mode and group of a directory, for what is made in it.
     pub(crate) fn inheritance(&self, parent: &Arc<Node>) -> Result<Attr> {
-        let known = parent.state.lock().inheritance;
+        let (known, changes) = parent.inheritance();
         let fresh =
             |known: &Inheritance| self.options.exclusive || known.seen.elapsed() < INHERITANCE;
         let known = match known.filter(fresh) {
@@ -166,7 +164,7 @@ impl PassthroughFs {
                 let stat = self.stat(parent)?;
                 let attr = self.attr(parent, &stat)?;
                 let known = Inheritance { seen, mode: attr.mode, gid: attr.gid };
-                parent.state.lock().inheritance = Some(known);
+                parent.keep_inheritance(known, changes);
                 known
             }
         };

@@ -115,6 +115,7 @@ impl PassthroughFs {
     }
 
     fn is_unprivileged(&self, node: &Arc<Node>, fd: BorrowedFd<'_>) -> bool {
+        let (_, changes) = node.unprivileged();
         let Ok(stat) = stat::of(fd) else { return false };
         let Ok(Attr { mode, .. }) = self.attr(node, &stat) else { return false };
         let capable = self
@@ -122,7 +123,7 @@ impl PassthroughFs {
             .is_some_and(|name| !matches!(xattr(&self.proc, fd, &name, &mut []), Ok(None)));
         let clean = mode & (S_ISUID | S_ISGID) == 0 && !capable;
         if clean {
-            node.state.lock().unprivileged = Some(std::time::Instant::now());
+            node.keep_unprivileged(changes);
         }
         clean
     }

@@ -111,9 +111,20 @@ pub(crate) struct State {
     /// Out of the table: nothing is to be kept in it any more.
     pub(crate) dead: bool,
     pub(crate) record: Option<CachedRecord>,
-    pub(crate) inheritance: Option<Inheritance>,
+    inheritance: Option<Inheritance>,
     /// When it was last seen without setuid, setgid and capabilities.
-    pub(crate) unprivileged: Option<Instant>,
+    unprivileged: Option<Instant>,
+    /// How often owner, mode or capabilities were changed here: what was seen before is old then.
+    changes: u32,
+}
+
+impl State {
+    /// Notes a change of owner, mode or capabilities.
+    pub(crate) fn changed(&mut self) {
+        self.inheritance = None;
+        self.unprivileged = None;
+        self.changes = self.changes.wrapping_add(1);
+    }
 }
 
 /// One object.
@@ -163,6 +174,7 @@ impl Node {
                 record: None,
                 inheritance: None,
                 unprivileged: None,
+                changes: 0,
             }),
             update: Mutex::new(()),
         }
@@ -255,6 +267,34 @@ impl Node {
         match state.places.iter().position(known) {
             Some(index) => vec![state.places.remove(index)],
             None => Vec::new(),
+        }
+    }
+
+    /// What is assumed of a directory when something is made in it, and when that was found out.
+    pub(crate) fn inheritance(&self) -> (Option<Inheritance>, u32) {
+        let state = self.state.lock();
+        (state.inheritance, state.changes)
+    }
+
+    /// Keeps what was seen, if nothing changed since `changes` were counted.
+    pub(crate) fn keep_inheritance(&self, seen: Inheritance, changes: u32) {
+        let mut state = self.state.lock();
+        if state.changes == changes {
+            state.inheritance = Some(seen);
+        }
+    }
+
+    /// When it was last seen without privileges, and how many changes there were till now.
+    pub(crate) fn unprivileged(&self) -> (Option<Instant>, u32) {
+        let state = self.state.lock();
+        (state.unprivileged, state.changes)
+    }
+
+    /// Notes that it was seen without privileges, if nothing changed since `changes` were counted.
+    pub(crate) fn keep_unprivileged(&self, changes: u32) {
+        let mut state = self.state.lock();
+        if state.changes == changes {
+            state.unprivileged = Some(Instant::now());
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use stratafs_core::attr::{S_IFMT, S_ISGID, S_ISUID, S_IXGRP};
@@ -233,11 +233,13 @@ impl PassthroughFs {
             return self.touch(fd);
         }
         self.proc.set_xattr(fd, RECORD, record.text().as_bytes(), 0)?;
+        if node.host() == FileType::Regular && stat.mode & (S_ISUID | S_ISGID) != 0 {
+            // What the host made so is plain from now on; the record alone has such bits.
+            self.proc.set_mode(fd, stat.mode & 0o777)?;
+        }
         let now = stat::of(fd)?;
         self.remember(node, &now, Some(record), true);
-        let mut state = node.state.lock();
-        state.inheritance = None;
-        state.unprivileged = None;
+        node.state.lock().changed();
         Ok(())
     }
 
@@ -258,24 +260,23 @@ impl PassthroughFs {
         if node.host() != FileType::Regular {
             return Ok(());
         }
-        let seen = node.state.lock().unprivileged;
+        let (seen, changes) = node.unprivileged();
         if seen.is_some_and(|seen| self.options.exclusive || seen.elapsed() < UNPRIVILEGED) {
             return Ok(());
         }
         let stat = stat::of(fd)?;
         let record = self.read_record(fd, &stat)?;
         let mode = record.map_or(stat.mode, |record| record.mode) & 0o7777;
-        if without_privileges(mode) != mode {
-            if self.is_virtual() {
-                self.update_record(node, fd, |record| {
-                    record.mode = without_privileges(record.mode);
-                })?;
-            } else {
-                self.as_far_as_needed(self.proc.set_mode(fd, without_privileges(mode)))?;
-            }
+        let privileged = without_privileges(mode) != mode;
+        if privileged && self.is_virtual() {
+            self.update_record(node, fd, |record| record.mode = without_privileges(record.mode))?;
+        } else if privileged {
+            self.as_far_as_needed(self.proc.set_mode(fd, without_privileges(mode)))?;
         }
         self.drop_capabilities(fd)?;
-        node.state.lock().unprivileged = Some(Instant::now());
+        if !privileged {
+            node.keep_unprivileged(changes);
+        }
         Ok(())
     }
 

@@ -174,10 +174,9 @@ impl PassthroughFs {
         let mut state = node.state.lock();
         if host == RECORD {
             state.record = None;
-            state.inheritance = None;
         }
         if host == RECORD || host.to_bytes().ends_with(CAPABILITY.to_bytes()) {
-            state.unprivileged = None;
+            state.changed();
         }
     }
 

@@ -354,6 +354,18 @@ fn exchange_with_records_swaps_owners_with_names() {
 }
 
 #[test]
+fn setuid_file_of_the_host_is_plain_there_once_the_client_changes_it() {
+    let share = Share::plain();
+    let w = share.world();
+    std::fs::write(share.host("f"), b"").unwrap();
+    std::fs::set_permissions(share.host("f"), PermissionsExt::from_mode(0o4755)).unwrap();
+    assert_eq!(w.stat("f").unwrap().mode, 0o104_755, "it is shown as it is");
+    w.chmod("f", 0o4711).unwrap();
+    assert_eq!(w.stat("f").unwrap().mode, 0o104_711);
+    assert_eq!(share.host_mode("f"), 0o100_755);
+}
+
+#[test]
 fn create_without_o_excl_of_an_existing_file_opens_it_and_changes_no_owner() {
     let share = Share::plain();
     let w = share.world();
