@@ -79,6 +79,7 @@ impl Pool {
         let mut scratch = Scratch::new(session.config());
         while let Some(job) = self.next() {
             let Job { ring, memory, chain, ticket } = job;
+            // Copied anew: what the reader saw decided only who serves it.
             let request = Request::read(Area::new(&memory, chain.readable()));
             if let Ok(request) = request {
                 serve(session, &memory, &chain, request, ticket, &mut scratch);

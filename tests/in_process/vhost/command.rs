@@ -27,7 +27,11 @@ fn command(args: &[&str]) -> Command {
 impl Program {
     /// Starts `stratafs serve` and waits for the line that says that it is ready.
     fn start(socket: &Path, more: &[&str]) -> Self {
-        let mut command = command(&["serve", "mem(capacity=64MiB)"]);
+        Self::serving("mem(capacity=64MiB)", socket, more)
+    }
+
+    fn serving(spec: &str, socket: &Path, more: &[&str]) -> Self {
+        let mut command = command(&["serve", spec]);
         command.arg("--socket-path").arg(socket).args(more).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
@@ -133,6 +137,34 @@ fn socket_of_a_killed_server_is_taken_over_twenty_times_under_load() {
     }
     let program = Program::start(&socket, &[]);
     program.guest();
+}
+
+#[test]
+fn what_a_guest_had_fsynced_is_there_after_a_kill() {
+    let directory = tempfile::tempdir().unwrap();
+    let (share, socket) = (directory.path().join("share"), directory.path().join("s"));
+    fs::create_dir(&share).unwrap();
+    let spec = format!("passthrough({}, ownership=virtual)", share.display());
+    let mut program = Program::serving(&spec, &socket, &[]);
+    let (_vmm, mut queues) = program.guest();
+    let queue = &mut queues[1];
+    let (node, handle) = fuse::create(queue, fuse::ROOT, "file").unwrap();
+    for block in 0..16 {
+        fuse::write(queue, node, handle, block * 4096, &[block as u8; 4096]).unwrap();
+        fuse::fsync(queue, node, handle).unwrap();
+    }
+    program.signal("-KILL");
+    program.wait();
+
+    let program = Program::serving(&spec, &socket, &[]);
+    let (_vmm, mut queues) = program.guest();
+    let queue = &mut queues[1];
+    let node = fuse::lookup(queue, fuse::ROOT, "file").unwrap();
+    let handle = fuse::open(queue, node).unwrap();
+    for block in 0..16 {
+        let data = fuse::read(queue, node, handle, block * 4096, 4096).unwrap();
+        assert!(data == [block as u8; 4096], "block {block}");
+    }
 }
 
 #[test]

@@ -1,6 +1,9 @@
-//! Random chains of random requests: whatever a guest writes, all come back and the server lives.
+//! Random chains of random requests, and random messages: whatever a guest writes, all comes back,
+//! whatever a VMM says, the next is served.
 
 use std::env;
+use std::io::Write as _;
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use stratafs::transport::vhost_user::client::Queue;
@@ -127,5 +130,48 @@ fn random_chains_all_come_back_and_leave_nothing_behind() {
     assert_eq!(fuse::getattr(queue, fuse::ROOT).unwrap().mode & 0o170_000, 0o040_000);
     fuse::destroy(queue).unwrap();
     assert_eq!(served.server.session().held(), (0, 0));
+    assert!(served.server.stop(), "a thread is stuck");
+}
+
+/// The number of SET_MEM_TABLE and of its neighbours, up to the newest message.
+const MESSAGES: u64 = 45;
+
+/// A message of vhost-user: any code, flags and length, most often ones that make sense.
+fn message(random: &mut Random) -> Vec<u8> {
+    let code = random.below(MESSAGES) as u32;
+    let payload: Vec<u8> = (0..random.below(64)).map(|_| random.next() as u8).collect();
+    let version = if random.below(16) == 0 { random.next() as u32 } else { 1 };
+    let need_reply = if random.below(2) == 0 { 8 } else { 0 };
+    let len = if random.below(8) == 0 { random.number() as u32 } else { payload.len() as u32 };
+    let mut bytes = code.to_ne_bytes().to_vec();
+    bytes.extend((version | need_reply).to_ne_bytes());
+    bytes.extend(len.to_ne_bytes());
+    let mut payload = payload;
+    if random.below(2) == 0 {
+        for at in (0..payload.len().saturating_sub(8)).step_by(8) {
+            payload[at..at + 8].copy_from_slice(&random.number().to_ne_bytes());
+        }
+    }
+    bytes.extend(payload);
+    bytes
+}
+
+#[test]
+fn random_messages_end_their_connection_at_worst() {
+    let served = Served::mem();
+    let mut random = Random(0x5eed);
+    for _ in 0..1_000 {
+        let mut stream = UnixStream::connect(&served.path).unwrap();
+        // SET_OWNER, which every VMM begins with.
+        let owner = [3_u32.to_ne_bytes(), 1_u32.to_ne_bytes(), [0; 4]].concat();
+        let _ = stream.write_all(&owner);
+        for _ in 0..random.below(8) {
+            // The server may have hung up.
+            let _ = stream.write_all(&message(&mut random));
+        }
+    }
+    let mut guest = served.begin();
+    assert!(fuse::getattr(guest.queue(), fuse::ROOT).is_ok());
+    drop(guest);
     assert!(served.server.stop(), "a thread is stuck");
 }
