@@ -26,12 +26,15 @@
 //! | `data` | file data straight between the guest's memory and a descriptor |
 //! | `slot` | the answer to one request |
 //! | `worker` | threads |
+//! | `watch` | what waits behind a reader that is stuck |
 //!
 //! # Threads
 //!
 //! One waits for VMMs and does what they say; one reads each queue that the VMM started and serves
 //! what it reads; a few, shared, serve requests that may take long, so that nothing waits behind
-//! them. A filesystem that promises PROMPT has none of the latter.
+//! them. Any request may turn out to take long, a read of a slow disk for one: one more thread sees
+//! it within milliseconds, and has what waits behind it served by the few. A filesystem that promises
+//! PROMPT has none of the latter.
 //!
 //! # What a guest cannot do
 //!
@@ -49,8 +52,8 @@
 //!
 //! # Lock order
 //!
-//! The state of a ring, the pool's queue and the server's stream are leaves: nothing is called
-//! while one is held.
+//! The state of a ring, the pool's queue, the list of what is watched and the server's stream are
+//! leaves: nothing is called while one is held.
 //!
 //! # Absences
 //!
@@ -70,6 +73,7 @@ mod data;
 mod memory;
 mod ring;
 mod slot;
+mod watch;
 mod worker;
 
 pub use config::Tag;

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -19,24 +20,16 @@ use super::memory::Mapped;
 
 /// The largest ring: what VIRTIO allows (2.7).
 pub(super) const MAX_SIZE: u16 = 32_768;
-/// How many requests are taken at a time: a queue depth that hosts use, and an array on the stack.
-pub(super) const BATCH: usize = 32;
-
-/// Requests taken off a ring.
+/// A request taken off a ring.
 #[derive(Debug)]
 pub(super) struct Taken {
-    heads: [u16; BATCH],
-    len: usize,
+    pub(super) head: u16,
+    /// How many more were there.
+    pub(super) waiting: u16,
     pub(super) table: Table,
     pub(super) memory: Arc<Mapped>,
-    /// The life of the ring in which they were taken.
+    /// The life of the ring in which it was taken.
     pub(super) life: u64,
-}
-
-impl Taken {
-    pub(super) fn heads(&self) -> &[u16] {
-        self.heads.get(..self.len).unwrap_or_default()
-    }
 }
 
 /// What the VMM set up, and where the ring stands.
@@ -223,7 +216,7 @@ impl Ring {
         next
     }
 
-    /// Takes what is there, up to [`BATCH`]; `None` where there is nothing, and kicks are asked for.
+    /// Takes the next request; `None` where there is none, and kicks are asked for.
     pub(super) fn take(&self) -> Option<Taken> {
         let mut state = self.state.lock();
         if !state.is_running || !state.is_enabled {
@@ -233,15 +226,14 @@ impl Ring {
         // Without EVENT_IDX a flag keeps the guest from kicking while it is looked after anyway.
         let _ = state.queue.disable_notification(&*memory);
         loop {
-            let (heads, len) = state.pop(&memory, self.index)?;
-            if len > 0 {
-                state.under_way = state.under_way.saturating_add(len);
+            if let Some((head, waiting)) = state.pop(&memory, self.index)? {
+                state.under_way = state.under_way.saturating_add(1);
                 let table = Table {
                     address: GuestAddress(state.queue.desc_table()),
                     size: state.queue.size(),
                 };
                 let life = state.life;
-                return Some(Taken { heads, len, table, memory, life });
+                return Some(Taken { head, waiting, table, memory, life });
             }
             // `true`: something came before kicks were asked for.
             if !state.queue.enable_notification(&*memory).unwrap_or(false) {
@@ -309,34 +301,36 @@ impl State {
                 return Err(Unusable);
             }
         }
-        let used = self.queue.used_idx(&*self.memory, std::sync::atomic::Ordering::Relaxed);
+        let used = self.queue.used_idx(&*self.memory, Ordering::Relaxed);
         self.queue.set_next_used(used.map_err(|_| Unusable)?.0);
         self.queue.set_ready(true);
         self.is_running = true;
         Ok(())
     }
 
-    /// The next heads and their number; `None` where the ring makes no sense at the moment.
-    fn pop(&mut self, memory: &Mapped, index: usize) -> Option<([u16; BATCH], usize)> {
-        let (mut heads, mut len) = ([0; BATCH], 0);
+    /// The next head, if there is one, and how many follow it; `None` where the ring makes no sense
+    /// at the moment.
+    fn pop(&mut self, memory: &Mapped, index: usize) -> Option<Option<(u16, u16)>> {
         let size = self.queue.size();
-        let Ok(mut available) = self.queue.iter(memory) else {
+        let available = self.queue.avail_idx(memory, Ordering::Acquire);
+        let Ok(chains) = self.queue.iter(memory) else {
             // More than the ring holds. A guest that mends its index is served on.
             if !std::mem::replace(&mut self.is_suspect, true) {
                 log::warn!("queue {index}: the guest offers more requests than the ring holds");
             }
             return None;
         };
-        while let Some(place) = heads.get_mut(len) {
-            let Some(chain) = available.next() else { break };
-            // There is no place to give such a one back to.
-            if chain.head_index() < size {
-                *place = chain.head_index();
-                len += 1;
-            } else if !std::mem::replace(&mut self.is_suspect, true) {
+        let is_suspect = &mut self.is_suspect;
+        let head = chains.map(|chain| chain.head_index()).find(|head| {
+            // There is no place to give any other back to.
+            let is_one = *head < size;
+            if !is_one && !std::mem::replace(is_suspect, true) {
                 log::warn!("queue {index}: the guest offers a descriptor that there is none of");
             }
-        }
-        Some((heads, len))
+            is_one
+        });
+        let next = self.queue.next_avail();
+        let waiting = available.map_or(0, |available| available.0.wrapping_sub(next));
+        Some(head.map(|head| (head, waiting)))
     }
 }

@@ -105,7 +105,8 @@ impl Share {
         let session = Arc::new(Session::new(self.filesystem, config, None));
         let client = Arc::new(Client { session: session.id(), is_closed: AtomicBool::new(false) });
         session.set_notifier(client.clone());
-        let default_pool = if features.bears(Behaviours::PROMPT) { 0 } else { DEFAULT_POOL };
+        let is_prompt = features.bears(Behaviours::PROMPT);
+        let default_pool = if is_prompt { 0 } else { DEFAULT_POOL };
         let eventfd =
             || EventFd::new().map_err(|error| ServeError::resource("making an eventfd", error));
         let state = Arc::new(State {
@@ -118,7 +119,7 @@ impl Share {
         listener
             .set_nonblocking()
             .map_err(|error| ServeError::resource("preparing the socket", error))?;
-        let pool = Pool::start(&session, self.pool.unwrap_or(default_pool))
+        let pool = Pool::start(&session, self.pool.unwrap_or(default_pool), is_prompt)
             .map_err(|error| ServeError::resource("starting a thread", error))?;
         let config =
             Arc::new(Config { features, request_queues: self.request_queues, tag: self.tag });

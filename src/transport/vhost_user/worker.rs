@@ -14,6 +14,7 @@ use super::data::{Area, Request};
 use super::memory::Mapped;
 use super::ring::{Ring, Taken};
 use super::slot::{Slot, Ticket};
+use super::watch::{Pulse, Watch};
 use crate::protocol::{Opcode, Scratch, Session};
 
 /// How long an answer may wait for others before the guest is told of it, while its reader goes on
@@ -33,6 +34,21 @@ struct Job {
     ticket: Ticket,
 }
 
+impl Job {
+    /// The request `taken` from `ring`; one whose chain makes no sense is given back at once.
+    fn new(ring: &Arc<Ring>, taken: Taken, session: &Session) -> Option<Self> {
+        let mut chain = Chain::default();
+        let ticket = Ticket::new(ring, taken.life, taken.head);
+        match chain.walk(&taken.memory, taken.table, taken.head) {
+            Ok(()) => Some(Self { ring: Arc::clone(ring), memory: taken.memory, chain, ticket }),
+            Err(malformed) => {
+                session.malformed(format_args!("descriptor chain: {malformed:?}"));
+                None
+            }
+        }
+    }
+}
+
 /// Threads for requests that may take long, shared by all queues of a server.
 pub(super) struct Pool {
     jobs: Mutex<VecDeque<Job>>,
@@ -40,34 +56,78 @@ pub(super) struct Pool {
     is_closed: AtomicBool,
     threads: Mutex<Vec<JoinHandle<()>>>,
     size: usize,
+    session: Arc<Session>,
+    /// What watches the readers, where a request of theirs may wait.
+    watch: Option<Watch>,
 }
 
 impl Pool {
     /// A pool of `size` threads that serve `session`; with 0, readers serve everything themselves.
+    /// Unless the filesystem `is_prompt`, one more thread watches the readers.
     ///
     /// # Errors
     /// `EAGAIN`, `ENOMEM`: no thread can be made. The pool is closed then.
-    pub(super) fn start(session: &Arc<Session>, size: usize) -> std::io::Result<Arc<Self>> {
+    pub(super) fn start(
+        session: &Arc<Session>,
+        size: usize,
+        is_prompt: bool,
+    ) -> std::io::Result<Arc<Self>> {
         let pool = Arc::new(Self {
             jobs: Mutex::default(),
             wake: Condvar::new(),
             is_closed: AtomicBool::new(false),
             threads: Mutex::default(),
             size,
+            session: Arc::clone(session),
+            watch: (size > 0 && !is_prompt).then(Watch::default),
         });
-        for index in 0..size {
-            let (own, session) = (Arc::clone(&pool), Arc::clone(session));
-            let body = move || own.serve(&session);
-            let thread = thread::Builder::new().name(format!("stratafs-slow-{index}")).spawn(body);
-            match thread {
-                Ok(thread) => pool.threads.lock().push(thread),
-                Err(error) => {
-                    pool.close();
-                    return Err(error);
+        let started = pool.spawn_all();
+        if started.is_err() {
+            pool.close();
+        }
+        started.map(|()| pool)
+    }
+
+    fn spawn_all(self: &Arc<Self>) -> std::io::Result<()> {
+        let spawn = |name: String, body: fn(&Self)| {
+            let pool = Arc::clone(self);
+            let thread = thread::Builder::new().name(name).spawn(move || body(&pool))?;
+            self.threads.lock().push(thread);
+            Ok(())
+        };
+        if self.watch.is_some() {
+            spawn("stratafs-watch".to_owned(), Self::watch)?;
+        }
+        (0..self.size).try_for_each(|index| spawn(format!("stratafs-slow-{index}"), Self::serve))
+    }
+
+    /// Has what waits behind a stuck reader served here.
+    fn watch(&self) {
+        let Some(watch) = &self.watch else { return };
+        watch.run(|ring| {
+            while let Some(taken) = ring.take() {
+                if let Some(job) = Job::new(ring, taken, &self.session) {
+                    self.push(job);
                 }
             }
+            // What its reader has answered and not told of.
+            ring.signal();
+        });
+    }
+
+    /// A pulse for the reader of `ring`, which is watched until the pulse is dropped.
+    pub(super) fn pulse(&self, ring: &Arc<Ring>) -> Arc<Pulse> {
+        let pulse = Arc::<Pulse>::default();
+        if let Some(watch) = &self.watch {
+            watch.add(ring, &pulse);
         }
-        Ok(pool)
+        pulse
+    }
+
+    fn begin(&self, pulse: &Pulse) {
+        if let Some(watch) = &self.watch {
+            watch.begin(pulse);
+        }
     }
 
     fn push(&self, job: Job) {
@@ -75,7 +135,8 @@ impl Pool {
         self.wake.notify_one();
     }
 
-    fn serve(&self, session: &Session) {
+    fn serve(&self) {
+        let session = &*self.session;
         let mut scratch = Scratch::new(session.config());
         while let Some(job) = self.next() {
             let Job { ring, memory, chain, ticket } = job;
@@ -107,8 +168,12 @@ impl Pool {
     pub(super) fn close(&self) {
         self.is_closed.store(true, Ordering::SeqCst);
         // Under the lock, so that nobody is between looking and sleeping.
-        let _jobs = self.jobs.lock();
+        let jobs = self.jobs.lock();
         self.wake.notify_all();
+        drop(jobs);
+        if let Some(watch) = &self.watch {
+            watch.close();
+        }
     }
 
     /// Waits for the threads until `deadline`; whether all have ended.
@@ -147,55 +212,57 @@ impl Reader {
     pub(super) fn run(&self) {
         let mut scratch = Scratch::new(self.session.config());
         let mut chain = Chain::default();
+        let pulse = self.pool.pulse(&self.ring);
         while !self.stop.load(Ordering::SeqCst) {
             if let Err(error) = self.ring.wait() {
                 log::error!("queue {}: waiting for the guest: {error}", self.ring.index);
                 return;
             }
+            // When the guest was last told; only looked at where there are several requests.
+            let mut told = None;
             while let Some(taken) = self.ring.take() {
-                self.serve(&taken, &mut chain, &mut scratch);
+                self.pool.begin(&pulse);
+                let waiting = taken.waiting;
+                self.serve(taken, &mut chain, &mut scratch);
+                pulse.end();
+                let now = (waiting > 0).then(Instant::now);
+                let is_due = match (now, told) {
+                    (Some(now), Some(last)) => now.duration_since(last) >= SIGNAL_DELAY,
+                    (Some(_), None) => false,
+                    (None, _) => true,
+                };
+                if is_due {
+                    self.ring.signal();
+                }
+                if is_due || told.is_none() {
+                    told = now;
+                }
             }
+            // Where another took the last of them.
+            self.ring.signal();
         }
     }
 
-    fn serve(&self, taken: &Taken, chain: &mut Chain, scratch: &mut Scratch) {
-        let mut told = (taken.heads().len() > 1).then(Instant::now);
-        let mut waiting = taken.heads().len();
-        for head in taken.heads() {
-            waiting -= 1;
-            let ticket = Ticket::new(&self.ring, taken.life, *head);
-            if let Err(malformed) = chain.walk(&taken.memory, taken.table, *head) {
-                self.session.malformed(format_args!("descriptor chain: {malformed:?}"));
-                drop(ticket);
-                continue;
-            }
-            let Ok(request) = Request::read(Area::new(&taken.memory, chain.readable())) else {
-                continue;
-            };
-            if self.is_slow(request.prefix(), waiting) {
-                let job = Job {
-                    ring: Arc::clone(&self.ring),
-                    memory: Arc::clone(&taken.memory),
-                    chain: std::mem::take(chain),
-                    ticket,
-                };
-                self.pool.push(job);
-                continue;
-            }
-            serve(&self.session, &taken.memory, chain, request, ticket, scratch);
-            if let Some(last) = told
-                && waiting > 0
-                && last.elapsed() >= SIGNAL_DELAY
-            {
-                self.ring.signal();
-                told = Some(Instant::now());
-            }
+    fn serve(&self, taken: Taken, chain: &mut Chain, scratch: &mut Scratch) {
+        let Taken { head, waiting, table, memory, life } = taken;
+        let ticket = Ticket::new(&self.ring, life, head);
+        if let Err(malformed) = chain.walk(&memory, table, head) {
+            self.session.malformed(format_args!("descriptor chain: {malformed:?}"));
+            return;
         }
-        self.ring.signal();
+        let Ok(request) = Request::read(Area::new(&memory, chain.readable())) else {
+            return;
+        };
+        if self.is_slow(request.prefix(), waiting) {
+            let (ring, chain) = (Arc::clone(&self.ring), std::mem::take(chain));
+            self.pool.push(Job { ring, memory, chain, ticket });
+            return;
+        }
+        serve(&self.session, &memory, chain, request, ticket, scratch);
     }
 
     /// Whether the request is another thread's to serve, with `waiting` others behind it.
-    fn is_slow(&self, prefix: &[u8], waiting: usize) -> bool {
+    fn is_slow(&self, prefix: &[u8], waiting: u16) -> bool {
         if self.is_prompt || self.pool.size == 0 {
             return false;
         }

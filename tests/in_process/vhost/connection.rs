@@ -96,14 +96,18 @@ fn two_guests_of_one_filesystem_see_its_files_and_not_each_others_ids() {
     assert_eq!(fuse::read(one.1.queue(), node, handle, 0, 9).unwrap(), b"shared");
 }
 
-/// Holds every fsync until it is opened.
-#[derive(Clone, Default)]
-struct Gate(Arc<(Mutex<bool>, Condvar)>);
+/// Holds every request of one kind until it is opened.
+#[derive(Clone)]
+struct Gate(OpKind, Arc<(Mutex<bool>, Condvar)>);
 
 impl Gate {
+    fn before(kind: OpKind) -> Self {
+        Self(kind, Arc::default())
+    }
+
     fn open(&self) {
-        *self.0.0.lock() = true;
-        self.0.1.notify_all();
+        *self.1.0.lock() = true;
+        self.1.1.notify_all();
     }
 }
 
@@ -111,17 +115,17 @@ impl Intercept for Gate {
     type Mark = ();
 
     fn before(&self, _: &Context<'_>, op: &Op<'_>) -> Result<()> {
-        if op.kind() == OpKind::Fsync {
-            let mut is_open = self.0.0.lock();
+        if op.kind() == self.0 {
+            let mut is_open = self.1.0.lock();
             while !*is_open {
-                self.0.1.wait(&mut is_open);
+                self.1.1.wait(&mut is_open);
             }
         }
         Ok(())
     }
 }
 
-/// A host directory whose fsync waits for the gate, and an open file in it.
+/// A host directory of which some requests wait for the gate.
 fn gated(gate: &Gate) -> (tempfile::TempDir, Served) {
     let (directory, filesystem) = passthrough();
     let filesystem = Arc::new(Intercepted::new(filesystem, gate.clone()));
@@ -136,7 +140,7 @@ fn submit_fsync(queue: &mut Queue, slot: u16, node: u64, handle: u64) {
 
 #[test]
 fn slow_fsync_does_not_delay_what_is_behind_it() {
-    let gate = Gate::default();
+    let gate = Gate::before(OpKind::Fsync);
     let (_directory, served) = gated(&gate);
     let mut guest = served.begin();
     let queue = guest.queue();
@@ -152,8 +156,27 @@ fn slow_fsync_does_not_delay_what_is_behind_it() {
 }
 
 #[test]
+fn read_that_turns_out_slow_does_not_delay_what_is_behind_it() {
+    let gate = Gate::before(OpKind::Read);
+    let (_directory, served) = gated(&gate);
+    let mut guest = served.begin();
+    let queue = guest.queue();
+    let (node, handle) = fuse::create(queue, fuse::ROOT, "file").unwrap();
+    let args = fuse::read_args(handle, 0, 4096);
+    let read = Call { opcode: op::READ, node, args: args.bytes(), data: &[], room: Some(4096) };
+    queue.submit(1, &read).unwrap();
+    // Offered together with it, and after it.
+    for _ in 0..10 {
+        assert_eq!(fuse::getattr(queue, node).unwrap().size, 0);
+    }
+    gate.open();
+    let (head, written) = queue.wait(PATIENCE).unwrap().unwrap();
+    assert_eq!((queue.slot_of(head), queue.errno(1, written).unwrap()), (1, Some(0)));
+}
+
+#[test]
 fn stop_of_a_queue_waits_for_what_is_under_way() {
-    let gate = Gate::default();
+    let gate = Gate::before(OpKind::Fsync);
     let (_directory, served) = gated(&gate);
     let mut guest = served.begin();
     let (node, handle) = fuse::create(guest.queue(), fuse::ROOT, "file").unwrap();
