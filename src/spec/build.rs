@@ -1,10 +1,14 @@
 //! From a checked composition to the filesystem.
 
+mod overlay;
+
 use std::sync::Arc;
 
 use stratafs_core::{CachePolicy, DynFileSystem, Intercepted, ReadOnly, Traced};
 use stratafs_memfs::{Locks, MemFs};
-use stratafs_passthroughfs::{IdRule, IdRuleError, OpenMode, Ownership, PassthroughFs};
+use stratafs_passthroughfs::{
+    Builder as PassthroughBuilder, IdRule, IdRuleError, OpenMode, Ownership, PassthroughFs,
+};
 
 use super::error::{Report, SpecError};
 use super::node::Node;
@@ -21,8 +25,13 @@ pub(super) struct Surroundings {
 type Builder = fn(&Node, &Surroundings) -> Result<Arc<dyn DynFileSystem>, SpecError>;
 
 /// The backends that this version can build, by the names of their tables.
-const BUILDERS: &[(&str, Builder)] =
-    &[("mem", mem), ("passthrough", passthrough), ("readonly", read_only), ("traced", traced)];
+const BUILDERS: &[(&str, Builder)] = &[
+    ("mem", mem),
+    ("passthrough", passthrough),
+    ("overlay", overlay::overlay),
+    ("readonly", read_only),
+    ("traced", traced),
+];
 
 fn builder(backend: &Backend) -> Option<Builder> {
     BUILDERS.iter().find(|(name, _)| *name == backend.name).map(|(_, build)| *build)
@@ -124,10 +133,8 @@ fn mem(node: &Node, surroundings: &Surroundings) -> Result<Arc<dyn DynFileSystem
     if let Some(timeout) = node.time("negative_timeout") {
         builder = builder.negative_timeout(timeout);
     }
-    let filesystem = builder.writeback(node.flag("writeback")).build().map_err(|error| {
-        let report = report(node, error.to_string());
-        SpecError::Build { report: Box::new(report), cause: Box::new(error) }
-    })?;
+    let filesystem = builder.writeback(node.flag("writeback")).build();
+    let filesystem = filesystem.map_err(|error| refused(node, error))?;
     Ok(with_readonly(node, Arc::new(filesystem)))
 }
 
@@ -135,6 +142,20 @@ fn passthrough(
     node: &Node,
     surroundings: &Surroundings,
 ) -> Result<Arc<dyn DynFileSystem>, SpecError> {
+    let share = passthrough_builder(node, surroundings)?.build();
+    Ok(Arc::new(share.map_err(|error| refused(node, error))?))
+}
+
+/// What a backend said when it refused the settings of `node`.
+fn refused(node: &Node, error: impl std::error::Error + Send + Sync + 'static) -> SpecError {
+    let report = report(node, error.to_string());
+    SpecError::Build { report: Box::new(report), cause: Box::new(error) }
+}
+
+fn passthrough_builder(
+    node: &Node,
+    surroundings: &Surroundings,
+) -> Result<PassthroughBuilder, SpecError> {
     let (uid, gid) = surroundings.root_owner;
     let mut builder = PassthroughFs::builder()
         .serve_as(uid, gid)
@@ -186,11 +207,7 @@ fn passthrough(
     if let Some(timeout) = node.time("negative_timeout") {
         builder = builder.negative_timeout(timeout);
     }
-    let filesystem = builder.build().map_err(|error| {
-        let report = report(node, error.to_string());
-        SpecError::Build { report: Box::new(report), cause: Box::new(error) }
-    })?;
-    Ok(Arc::new(filesystem))
+    Ok(builder)
 }
 
 /// The rules that the key `name` of `node` was given.

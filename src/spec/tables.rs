@@ -321,6 +321,16 @@ const OVERLAY: Backend = Backend {
             Key::new("work", Kind::Path, "the staging directory, on the same filesystem as upper")
                 .alias(&["workdir"]),
             Key::new("userxattr", Kind::Flag, "keep the overlay's records in user.overlay.*"),
+            Key::new(
+                "redirect_dir",
+                Kind::Choice(&["on", "off", "follow", "nofollow"]),
+                "whether a directory with lower parts can be renamed, and such a one is followed",
+            ),
+            Key::new(
+                "xino",
+                Kind::Flag,
+                "inode numbers carry their layer and stay in every run; true if not set",
+            ),
             Key::new("volatile", Kind::Flag, "never sync: a crash of the host loses the upper"),
             Key::new(
                 "whiteout",

@@ -155,17 +155,17 @@ fn build_of_a_missing_host_directory_says_so() {
 
 #[test]
 fn build_what_this_version_lacks_points_at_it_and_says_what_is_known() {
-    let error = error_of("readonly(overlay(lower=/a))");
+    let error = error_of("readonly(router(/=mem()))");
     assert!(matches!(error, SpecError::NotBuilt(_)));
     assert_eq!(
         error.to_string(),
-        "cannot build the filesystem: overlay is not yet built into this version\n\
-         \u{20} readonly(overlay(lower=/a))\n\
+        "cannot build the filesystem: router is not yet built into this version\n\
+         \u{20} readonly(router(/=mem()))\n\
          \u{20}          ^\n\
-         \u{20} allowed here: mem, passthrough, readonly, traced\n\
+         \u{20} allowed here: mem, passthrough, overlay, readonly, traced\n\
          \u{20} use one of these, or a later version"
     );
-    for text in ["dual(a=mem(), b=mem())", "router(/=mem())", "oci(/i)"] {
+    for text in ["dual(a=mem(), b=mem())", "overlay(lower=oci(/i))", "oci(/i)"] {
         assert!(matches!(error_of(text), SpecError::NotBuilt(_)), "{text}");
     }
 }
@@ -206,4 +206,66 @@ fn build_of_a_directory_that_is_not_there_says_what_to_do() {
         rule.contains("\n  passthrough(/tmp, uid_map=map:0:0)\n                    ^"),
         "{rule}"
     );
+}
+
+#[test]
+fn build_of_an_overlay_puts_the_first_lower_on_top() {
+    let dir = tempfile::tempdir().unwrap();
+    for (layer, file) in [("app", "both"), ("base", "both"), ("base", "below")] {
+        std::fs::create_dir_all(dir.path().join(layer)).unwrap();
+        std::fs::write(dir.path().join(layer).join(file), layer).unwrap();
+    }
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let (app, base) = (at("app"), at("base"));
+    for text in [
+        format!("overlay(lower={app}, lower={base}, upper=mem())"),
+        format!("overlay(lowerdir={app}:{base}, upper=mem(), redirect_dir=off, xino=false)"),
+        format!("overlay(lower={app}, lower={base})"),
+    ] {
+        let fs = built(&text);
+        let cx = Context::internal();
+        let size = |name: &[u8]| {
+            let found = fs.lookup(&cx, NodeId::ROOT, Name::new(name).unwrap()).unwrap();
+            let entry = found.found().unwrap();
+            fs.forget(entry.node, 1);
+            entry.attr.size
+        };
+        assert_eq!((size(b"both"), size(b"below")), (3, 4), "{text}");
+    }
+}
+
+#[test]
+fn build_of_an_overlay_on_the_host_writes_to_upper_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["lower", "upper", "work"] {
+        std::fs::create_dir(dir.path().join(name)).unwrap();
+    }
+    std::fs::write(dir.path().join("lower/f"), "lower").unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let text = format!(
+        "overlay(lower={}, upper={}, work={}, userxattr, volatile, cache=always)",
+        at("lower"),
+        at("upper"),
+        at("work")
+    );
+    let fs = built(&text);
+    let cx = Context::internal();
+    fs.unlink(&cx, NodeId::ROOT, Name::new(b"f").unwrap()).unwrap();
+    assert_eq!(std::fs::read(dir.path().join("lower/f")).unwrap(), b"lower");
+    let whiteout = std::fs::symlink_metadata(dir.path().join("upper/f")).unwrap();
+    assert_eq!(std::os::unix::fs::MetadataExt::rdev(&whiteout), 0);
+    assert!(dir.path().join("work/work/incompat/volatile").is_dir());
+}
+
+#[test]
+fn build_of_an_overlay_whose_upper_and_work_do_not_fit_says_what_to_do() {
+    for (text, said) in [
+        ("overlay(lower=/, upper=/tmp)", "`work` is not set"),
+        ("overlay(lower=mem(), upper=mem(), work=/tmp)", "no directory of the host"),
+        ("overlay(lower=mem(), work=/tmp)", "`upper` is not"),
+        ("overlay()", "no layer"),
+    ] {
+        let error = error_of(text).to_string();
+        assert!(error.contains(said), "{text}: {error}");
+    }
 }

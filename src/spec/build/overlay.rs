@@ -1,0 +1,94 @@
+//! The overlay.
+
+use std::sync::Arc;
+
+use stratafs_core::DynFileSystem;
+use stratafs_overlayfs::{Builder, Layer, OverlayFs, RedirectDir, Whiteouts};
+
+use super::{Surroundings, build, cache_policy, passthrough_builder, refused, report};
+use crate::spec::error::SpecError;
+use crate::spec::node::{Checked, Node};
+
+/// The layers are listed with the topmost first, as the kernel's `lowerdir=` lists them.
+pub(super) fn overlay(
+    node: &Node,
+    surroundings: &Surroundings,
+) -> Result<Arc<dyn DynFileSystem>, SpecError> {
+    let mut builder = OverlayFs::builder();
+    let lowers: Vec<_> = node.get_all("lower").collect();
+    for setting in lowers.into_iter().rev() {
+        if let Checked::Filesystem(lower) = &setting.value {
+            builder = builder.layer(build(lower, surroundings)?);
+        }
+    }
+    if let Some(upper) = node.filesystem("upper") {
+        builder = writable(builder, node, upper, surroundings)?;
+    } else if node.path("work").is_some() {
+        let problem = "`work` is set, and `upper` is not".to_owned();
+        let report = report(node, problem).next("add upper=…, or drop work=…");
+        return Err(SpecError::Arguments(Box::new(report)));
+    }
+    builder = match node.choice("redirect_dir") {
+        Some("on") => builder.redirect_dir(RedirectDir::On),
+        Some("off") => builder.redirect_dir(RedirectDir::Off),
+        Some("follow") => builder.redirect_dir(RedirectDir::Follow),
+        Some("nofollow") => builder.redirect_dir(RedirectDir::NoFollow),
+        _ => builder,
+    };
+    if node.choice("whiteout") == Some("oci") {
+        builder = builder.whiteouts(Whiteouts::Oci);
+    }
+    if node.get("xino").is_some() {
+        builder = builder.xino(node.flag("xino"));
+    }
+    builder = builder.userxattr(node.flag("userxattr")).volatile(node.flag("volatile"));
+    // The policy sets all timeouts, so it comes before them.
+    if let Some(policy) = cache_policy(node) {
+        builder = builder.cache_policy(policy);
+    }
+    if let Some(timeout) = node.time("entry_timeout") {
+        builder = builder.entry_timeout(timeout);
+    }
+    if let Some(timeout) = node.time("attr_timeout") {
+        builder = builder.attr_timeout(timeout);
+    }
+    if let Some(timeout) = node.time("negative_timeout") {
+        builder = builder.negative_timeout(timeout);
+    }
+    let filesystem = builder.build().map_err(|error| refused(node, error))?;
+    Ok(Arc::new(filesystem))
+}
+
+/// A directory of the host has its staging directory beside it, as one filesystem with two roots;
+/// anything else is divided by the overlay.
+fn writable(
+    builder: Builder,
+    node: &Node,
+    upper: &Node,
+    surroundings: &Surroundings,
+) -> Result<Builder, SpecError> {
+    let wrong = |problem: &str, next: &str| {
+        let report = report(node, problem.to_owned()).next(next);
+        SpecError::Arguments(Box::new(report))
+    };
+    let is_host = upper.backend.name == "passthrough";
+    let Some(work) = node.path("work") else {
+        if is_host {
+            let problem = "`upper` is a directory of the host, and `work` is not set";
+            let next = "add work=DIR, an empty directory beside it, on the same filesystem";
+            return Err(wrong(problem, next));
+        }
+        return Ok(builder.writable(build(upper, surroundings)?));
+    };
+    if !is_host {
+        let problem = "`work` is set, and `upper` is no directory of the host";
+        return Err(wrong(problem, "drop work=…: this overlay makes its own staging directory"));
+    }
+    let share = passthrough_builder(upper, surroundings)?.extra_root(work).build();
+    let share = Arc::new(share.map_err(|error| refused(upper, error))?);
+    let Some(staging) = share.extra_root() else {
+        return Err(wrong("the staging directory is not there", "report this"));
+    };
+    let fs: Arc<dyn DynFileSystem> = share;
+    Ok(builder.writable(Arc::clone(&fs)).staging(Layer::at(fs, staging)))
+}
