@@ -58,6 +58,7 @@
 //! | `create`, `remove`, `rename` | changes of names |
 //! | `file`, `attr`, `xattr` | what is done to one object |
 //! | `notify` | telling other clients |
+//! | `changes` | [`OverlayFs::changes`], and [`Change`] |
 //!
 //! # Lock order
 //!
@@ -78,6 +79,7 @@
 
 mod attr;
 mod builder;
+mod changes;
 mod copy_up;
 mod create;
 mod dir;
@@ -97,5 +99,6 @@ mod table;
 mod xattr;
 
 pub use builder::{BuildError, Builder, RedirectDir, Whiteouts};
+pub use changes::{Change, ChangeKind};
 pub use fs::OverlayFs;
 pub use layer::Layer;

@@ -63,6 +63,17 @@ impl Object {
         self.upper.as_ref().or(self.lowers.first()).ok_or(Errno::EIO)
     }
 
+    /// What a directory is made of, for a look at what is in it.
+    pub(crate) fn as_place(&self) -> Place {
+        Place {
+            upper: self.upper.clone(),
+            lowers: self.lowers.clone().into(),
+            parent: None,
+            redirect: self.redirect.clone(),
+            removed: false,
+        }
+    }
+
     /// The key of the node that stands for it, as `name` in the directory `parent`.
     pub(crate) fn key(&self, parent: NodeId, name: Name<'_>) -> Key {
         match &self.upper {

@@ -11,7 +11,7 @@ use stratafs_transfer::Data;
 use crate::OverlayFs;
 use crate::layer::Real;
 use crate::lookup::Object;
-use crate::node::{Node, Place};
+use crate::node::Node;
 
 impl OverlayFs {
     /// Removes `name` from `parent`: an empty directory if `dir`, anything else otherwise.
@@ -33,7 +33,7 @@ impl OverlayFs {
         };
         // Before the directory is copied up in vain.
         let object = removable(self.resolve(&parent.place(), name)?.object)?;
-        if dir && !self.is_empty(&as_place(&object))? {
+        if dir && !self.is_empty(&object.as_place())? {
             return Err(Errno::ENOTEMPTY);
         }
         let upper_dir = self.copy_up(&parent, Data::All)?;
@@ -44,7 +44,7 @@ impl OverlayFs {
         let child = self.table.find(&object.key(parent.id, name));
         // Nothing is made in it meanwhile; without a node nobody could.
         let child_names = child.as_ref().filter(|_| dir).map(|child| child.names.write());
-        if dir && !self.is_empty(&as_place(&object))? {
+        if dir && !self.is_empty(&object.as_place())? {
             return Err(Errno::ENOTEMPTY);
         }
         let below = self.shows_below(&place, name)?;
@@ -101,16 +101,5 @@ impl OverlayFs {
             self.table.rekey(node, None);
             *node.index.lock() = None;
         }
-    }
-}
-
-/// What a directory that was found is made of.
-fn as_place(object: &Object) -> Place {
-    Place {
-        upper: object.upper.clone(),
-        lowers: object.lowers.clone().into(),
-        parent: None,
-        redirect: None,
-        removed: false,
     }
 }
