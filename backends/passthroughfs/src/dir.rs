@@ -304,7 +304,19 @@ impl PassthroughFs {
             }
         }
         let kind = self.listed_kind(dir, name, entry.kind);
+        let ino = match kind {
+            FileType::Symlink if entry.kind == libc::DT_REG => {
+                self.known_ino(dir, name).unwrap_or(ino)
+            }
+            _ => ino,
+        };
         sink.add(&DirEntry::new(ino, kind, name, cookie(entry.next)), None)
+    }
+
+    /// The inode number that a client sees of `name` in `dir`, if it knows it.
+    fn known_ino(&self, dir: &OwnedFd, name: Name<'_>) -> Option<u64> {
+        let node = self.known_child(dir, name).ok().flatten()?;
+        Some(self.devices.ino(node.dev, node.ino))
     }
 
     /// The type of a listed entry. What is a file to the host may be something else by its record,

@@ -148,8 +148,9 @@ impl PassthroughFs {
     pub(crate) fn adopt(&self, fd: &OwnedFd) -> Result<(Arc<Node>, Attr)> {
         let stat = stat::of(fd.as_fd())?;
         let record = self.read_record(fd.as_fd(), &stat)?;
-        let attr = self.shape(&stat, record.as_ref());
+        let mut attr = self.shape(&stat, record.as_ref());
         let node = self.enter(fd, &stat, attr.kind());
+        attr.ino = self.devices.ino(node.dev, node.ino);
         self.remember(&node, &stat, record, false);
         if node.kind == attr.kind() {
             return Ok((node, attr));

@@ -136,6 +136,9 @@ pub(crate) struct Node {
     host: AtomicU32,
     /// The device it is on.
     pub(crate) dev: u64,
+    /// The inode number that the client sees for as long as it knows the node. Once a symlink got an
+    /// owner, and a file took its place, the host has another.
+    pub(crate) ino: u64,
     /// How often it was looked up and not forgotten.
     pub(crate) lookups: AtomicU64,
     /// What else needs it: handles, and children that are found by it.
@@ -158,6 +161,7 @@ impl Node {
             kind,
             host: AtomicU32::new(host.mode_bits()),
             dev: identity.dev,
+            ino: identity.ino,
             lookups: AtomicU64::new(0),
             uses: AtomicU64::new(0),
             removing: AtomicU32::new(0),

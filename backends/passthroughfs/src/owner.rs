@@ -168,6 +168,13 @@ impl PassthroughFs {
         attr
     }
 
+    /// [`shape`](Self::shape) of the object of `node`.
+    fn shape_of(&self, node: &Node, stat: &Stat, record: Option<&Record>) -> Attr {
+        let mut attr = self.shape(stat, record);
+        attr.ino = self.devices.ino(node.dev, node.ino);
+        attr
+    }
+
     /// The owner of an object without a record.
     pub(crate) fn shown_owner(&self, stat: &Stat) -> (u32, u32) {
         match self.options.default_owner {
@@ -180,13 +187,13 @@ impl PassthroughFs {
     /// where its record must be read.
     pub(crate) fn attr(&self, node: &Arc<Node>, stat: &Stat) -> Result<Attr> {
         if !self.may_have_record(node.host()) {
-            return Ok(self.shape(stat, None));
+            return Ok(self.shape_of(node, stat, None));
         }
         let cached = node.state.lock().record;
         if let Some(cached) = cached
             && (self.options.exclusive || (cached.settled && cached.ctime == stat.ctime))
         {
-            return Ok(self.shape(stat, cached.record.as_ref()));
+            return Ok(self.shape_of(node, stat, cached.record.as_ref()));
         }
         // What is read must be the record of this very object.
         let fd = self.pin(node)?;
@@ -198,7 +205,7 @@ impl PassthroughFs {
         let stat = stat::of(fd)?;
         let record = self.read_record(fd, &stat)?;
         self.remember(node, &stat, record, false);
-        let attr = self.shape(&stat, record.as_ref());
+        let attr = self.shape_of(node, &stat, record.as_ref());
         if attr.kind() == node.kind { Ok(attr) } else { Err(Errno::ESTALE) }
     }
 

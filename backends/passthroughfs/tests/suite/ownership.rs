@@ -100,7 +100,9 @@ fn chown_of_a_host_symlink_turns_it_into_a_file_in_one_step() {
     assert_eq!(after.mtime, before.mtime);
     let again = share.lookup(NodeId::ROOT, "link").unwrap();
     assert_eq!(again.node, held.node, "the same node");
-    assert_eq!(again.attr.ino, after.ino);
+    assert_eq!((again.attr.ino, after.ino), (before.ino, before.ino), "as long as it is known");
+    let listed = |w: &stratafs_testkit::World<'_>| w.list("").unwrap()[2].ino;
+    assert_eq!(listed(&w), before.ino);
     assert_eq!(w.readlink("link").unwrap(), b"target");
     assert_eq!(share.record("link").as_deref(), Some("7:8:0777:symlink"));
     assert_eq!(w.names("").unwrap(), ["link"], "nothing is left aside");
@@ -108,6 +110,7 @@ fn chown_of_a_host_symlink_turns_it_into_a_file_in_one_step() {
     assert_eq!(w.stat("link").unwrap().uid, 9);
     share.fs.forget(held.node, 2);
     assert_eq!(share.fs.usage().nodes, 1);
+    assert_eq!(listed(&w), w.stat("link").unwrap().ino);
 }
 
 #[test]
