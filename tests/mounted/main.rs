@@ -12,6 +12,7 @@ mod lifecycle;
 mod locks;
 mod model;
 mod notify;
+mod passthrough;
 mod probe;
 mod served;
 mod signals;

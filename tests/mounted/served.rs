@@ -1,13 +1,14 @@
-//! A MemFs that is mounted, with the conformance map's client on it.
+//! A filesystem that is mounted, with the conformance map's client on it.
 
 use std::sync::Arc;
 
+use stratafs_core::DynFileSystem;
 use stratafs_memfs::{Builder, ByteSize};
 use stratafs_testkit::{Capabilities, Ledger, Stack};
 
 use crate::stage::Stage;
 
-/// A mounted MemFs. What the kernel was given of it is counted, and must be given back.
+/// A mounted filesystem. What the kernel was given of it is counted, and must be given back.
 ///
 /// The fields are dropped in this order: a client has the mount's root open.
 pub(crate) struct Served {
@@ -20,7 +21,12 @@ impl Served {
     /// Mounts what `memfs` builds; `None` where nothing can be mounted.
     pub(crate) fn new(name: &str, memfs: Builder) -> Option<Self> {
         let fs = memfs.capacity(ByteSize::mib(256)).build().unwrap();
-        let (counted, ledger) = Ledger::keep(Arc::new(fs));
+        Self::over(name, Arc::new(fs))
+    }
+
+    /// Mounts `fs`; `None` where nothing can be mounted.
+    pub(crate) fn over(name: &str, fs: Arc<dyn DynFileSystem>) -> Option<Self> {
+        let (counted, ledger) = Ledger::keep(fs);
         // Cases act for other users too.
         let stage = Stage::with(counted, "allow_other", 2)?;
         let stack = Stack::mounted(name, stage.mountpoint.path())
@@ -36,6 +42,12 @@ impl Served {
                 "the kernel's FUSE client counts links wrongly where an unlink meets a getattr",
             );
         Some(Self { stack, stage, ledger })
+    }
+
+    /// The same without `gap`, for this reason.
+    pub(crate) fn without(mut self, gap: Capabilities, reason: &str) -> Self {
+        self.stack = self.stack.without(gap, reason);
+        self
     }
 
     pub(crate) fn stack(&self) -> &Stack {
