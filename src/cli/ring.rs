@@ -42,10 +42,20 @@ enum What {
         #[arg(value_parser = clap::value_parser!(u16).range(1..=64))]
         depth: Vec<u16>,
 
+        /// Which request is measured; more than once for several, without it all
+        #[arg(long, value_name = "NAME", value_parser = parse_workload)]
+        request: Vec<Workload>,
+
         /// How long each figure is taken, in seconds
         #[arg(long, value_name = "S", default_value_t = 2)]
         seconds: u64,
     },
+}
+
+fn parse_workload(name: &str) -> Result<Workload, String> {
+    let known = || Workload::ALL.map(Workload::name).join(", ");
+    let is_it = |workload: &Workload| workload.name().eq_ignore_ascii_case(name);
+    Workload::ALL.into_iter().find(is_it).ok_or_else(|| format!("known: {}", known()))
 }
 
 /// Entries of a queue: 64 requests of 4 descriptors.
@@ -55,8 +65,10 @@ impl Ring {
     pub(super) fn run(&self) -> Result<u8> {
         match &self.what {
             What::Probe => self.probe(),
-            What::Bench { queues, depth, seconds } => {
-                self.bench((*queues).into(), depth, Duration::from_secs((*seconds).max(1)))
+            What::Bench { queues, depth, request, seconds } => {
+                let all: &[Workload] = if request.is_empty() { &Workload::ALL } else { request };
+                let time = Duration::from_secs((*seconds).max(1));
+                self.bench((*queues).into(), all, depth, time)
             }
         }
     }
@@ -81,7 +93,13 @@ impl Ring {
         print(&format!("tag: {tag}\nFUSE: 7.{minor}\nroot: mode {:o}\n", attributes.mode))
     }
 
-    fn bench(&self, count: usize, depths: &[u16], time: Duration) -> Result<u8> {
+    fn bench(
+        &self,
+        count: usize,
+        workloads: &[Workload],
+        depths: &[u16],
+        time: Duration,
+    ) -> Result<u8> {
         let (_vmm, mut queues) = self.connect(count)?;
         // The queue of high priority is not measured.
         let mut queues = queues.split_off(1);
@@ -95,7 +113,7 @@ impl Ring {
             .collect::<io::Result<Vec<_>>>()
             .context("cannot make a file in the root")?;
         print(&format!("{:14} {:>5} {:>7} {:>12}\n", "request", "depth", "queues", "per second"))?;
-        let measured = measure(&mut queues, &targets, depths, time);
+        let measured = measure(&mut queues, &targets, workloads, depths, time);
         for (queue, target) in queues.iter_mut().zip(targets) {
             target.remove(queue).context("cannot remove the file from the root")?;
         }
@@ -103,8 +121,14 @@ impl Ring {
     }
 }
 
-fn measure(queues: &mut [Queue], targets: &[Target], depths: &[u16], time: Duration) -> Result<u8> {
-    for workload in Workload::ALL {
+fn measure(
+    queues: &mut [Queue],
+    targets: &[Target],
+    workloads: &[Workload],
+    depths: &[u16],
+    time: Duration,
+) -> Result<u8> {
+    for &workload in workloads {
         for depth in depths {
             let rates = thread::scope(|scope| {
                 let threads: Vec<_> = queues

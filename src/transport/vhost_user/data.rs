@@ -279,3 +279,131 @@ impl WriteSource for Request<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::{Read as _, Seek as _, Write as _};
+    use std::os::fd::AsFd as _;
+
+    use vm_memory::{Bytes as _, GuestAddress};
+
+    use super::*;
+
+    /// 64 KiB from 0.
+    fn memory() -> Mapped {
+        Mapped::from_ranges(&[(GuestAddress(0), 0x1_0000)]).unwrap()
+    }
+
+    /// Pieces of `lens` bytes, a page apart.
+    fn segments(lens: &[u32]) -> (Vec<Segment>, usize) {
+        let place = |index: usize| GuestAddress(index as u64 * 4096);
+        let segments = lens.iter().enumerate();
+        let segments = segments.map(|(index, len)| Segment { address: place(index), len: *len });
+        (segments.collect(), lens.iter().map(|len| *len as usize).sum())
+    }
+
+    /// What lies in the segments, one after another.
+    fn content(memory: &Mapped, segments: &[Segment]) -> Vec<u8> {
+        let mut all = Vec::new();
+        for segment in segments {
+            let mut piece = vec![0; segment.len as usize];
+            memory.read_slice(&mut piece, segment.address).unwrap();
+            all.extend(piece);
+        }
+        all
+    }
+
+    fn file(content: &[u8]) -> File {
+        let mut file = stratafs_sys::io::memory_file(c"test").unwrap();
+        file.write_all(content).unwrap();
+        file
+    }
+
+    #[test]
+    fn payload_of_slices_a_file_and_zeros_lies_behind_its_header_over_all_pieces() {
+        let memory = memory();
+        let (segments, len) = segments(&[10, 3, 20]);
+        let area = Area::new(&memory, (&segments, len));
+        let mut payload = Payload::new(area, 8);
+        assert_eq!(payload.remaining(), 25);
+        assert_eq!(payload.write_slice(b"abc"), Ok(3));
+        assert_eq!(payload.write_from_fd(file(b"0123456789").as_fd(), 2, 100), Ok(8));
+        assert_eq!(payload.write_slice(b"x"), Ok(1));
+        assert_eq!(payload.write_zeros(4), Ok(4));
+        assert_eq!(payload.filled(), 16);
+        assert_eq!(&content(&memory, &segments)[8..24], b"abc23456789x\0\0\0\0");
+        assert_eq!(payload.write_zeros(100), Ok(9));
+        assert_eq!((payload.write_slice(b"y"), payload.remaining()), (Ok(0), 0));
+        payload.clear();
+        assert_eq!((payload.filled(), payload.remaining()), (0, 25));
+    }
+
+    #[test]
+    fn payload_of_less_room_than_a_header_is_empty() {
+        let memory = memory();
+        let (segments, len) = segments(&[7]);
+        let mut payload = Payload::new(Area::new(&memory, (&segments, len)), 16);
+        assert_eq!((payload.remaining(), payload.write_slice(b"x")), (0, Ok(0)));
+    }
+
+    #[test]
+    fn payload_from_what_cannot_be_read_is_the_files_error() {
+        let memory = memory();
+        let (segments, len) = segments(&[32]);
+        let mut payload = Payload::new(Area::new(&memory, (&segments, len)), 0);
+        let directory = File::open("/").unwrap();
+        assert_eq!(payload.write_from_fd(directory.as_fd(), 0, 8), Err(Errno::EISDIR));
+        assert_eq!(payload.write_from_fd(directory.as_fd(), u64::MAX, 8), Err(Errno::EINVAL));
+        assert_eq!(payload.filled(), 0);
+    }
+
+    #[test]
+    fn request_gives_each_byte_once_to_slices_and_files() {
+        let memory = memory();
+        let (segments, len) = segments(&[50, 50, 100]);
+        for (index, segment) in segments.iter().enumerate() {
+            let bytes: Vec<u8> = (0..segment.len).map(|i| (index as u32 * 50 + i) as u8).collect();
+            memory.write_slice(&bytes, segment.address).unwrap();
+        }
+        let mut request = Request::read(Area::new(&memory, (&segments, len))).unwrap();
+        // What is changed after it was copied is not seen.
+        memory.write_slice(&[0xff; 50], GuestAddress(0)).unwrap();
+        assert_eq!(request.remaining(), 200);
+        assert_eq!(request.prefix().len(), PREFIX);
+        let mut head = [0; 60];
+        assert_eq!(request.read_slice(&mut head), Ok(60));
+        assert!(head.iter().enumerate().all(|(at, byte)| usize::from(*byte) == at));
+        // From the copied bytes into those that are not.
+        let mut target = file(b"");
+        assert_eq!(request.read_to_fd(target.as_fd(), 0, 100, false), Ok(100));
+        assert_eq!(request.read_to_fd(target.as_fd(), 0, 100, true), Ok(40));
+        assert_eq!((request.remaining(), request.read_slice(&mut head)), (0, Ok(0)));
+        let mut content = Vec::new();
+        target.rewind().unwrap();
+        target.read_to_end(&mut content).unwrap();
+        assert!(content.iter().enumerate().all(|(at, byte)| usize::from(*byte) == at + 60));
+        assert_eq!(content.len(), 140);
+    }
+
+    #[test]
+    fn request_to_a_file_that_takes_nothing_keeps_its_bytes() {
+        let memory = memory();
+        let (segments, len) = segments(&[200]);
+        let mut request = Request::read(Area::new(&memory, (&segments, len))).unwrap();
+        let closed = File::open("/proc/self/exe").unwrap();
+        assert_eq!(request.read_to_fd(closed.as_fd(), 0, 200, false), Err(Errno::EBADF));
+        assert_eq!(request.remaining(), 200);
+    }
+
+    #[test]
+    fn memory_that_was_taken_away_is_efault() {
+        let memory = memory();
+        let segments = [Segment { address: GuestAddress(0x2_0000), len: 64 }];
+        let area = Area::new(&memory, (&segments, 64));
+        assert!(matches!(Request::read(area), Err(Errno::EFAULT)));
+        assert_eq!(Payload::new(area, 0).write_slice(b"x"), Err(Errno::EFAULT));
+        let file = file(b"x");
+        assert_eq!(Payload::new(area, 0).write_from_fd(file.as_fd(), 0, 1), Err(Errno::EFAULT));
+    }
+}

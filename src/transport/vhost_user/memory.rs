@@ -56,6 +56,12 @@ impl Memory {
         if !fits || self.windows.len() >= MAX_REGIONS {
             return Err(Error::InvalidParam);
         }
+        // Beyond the end of the file there would be memory that ends the process when it is touched.
+        let metadata = file.metadata().map_err(Error::ReqHandlerError)?;
+        let end = region.mmap_offset.checked_add(size).ok_or(Error::InvalidParam)?;
+        if metadata.is_file() && metadata.len() < end {
+            return Err(Error::InvalidParam);
+        }
         let mapping = region.mmap_region(file)?;
         let mapping =
             GuestRegionMmap::new(mapping, GuestAddress(guest)).ok_or(Error::InvalidParam)?;
@@ -99,4 +105,67 @@ pub(super) fn contiguous(memory: &Mapped, address: GuestAddress, len: u32) -> Op
     let left = region.len().checked_sub(offset.raw_value())?;
     // The smaller of the two is no more than `len`.
     Some(u32::try_from(left).unwrap_or(u32::MAX).min(len))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: u64 = 4096;
+
+    fn region(guest: u64, vmm: u64, pages: u64) -> (VhostUserMemoryRegion, File) {
+        let file = stratafs_sys::io::memory_file(c"test").unwrap();
+        file.set_len(pages * PAGE).unwrap();
+        (VhostUserMemoryRegion::new(guest, pages * PAGE, vmm, 0), file)
+    }
+
+    fn with(regions: &[(u64, u64, u64)]) -> Result<Memory> {
+        let mut memory = Memory::default();
+        for (guest, vmm, pages) in regions {
+            let (region, file) = region(*guest, *vmm, *pages);
+            memory.add(&region, file)?;
+        }
+        Ok(memory)
+    }
+
+    #[test]
+    fn guest_address_is_found_within_a_region_and_not_beside_it() {
+        let memory = with(&[(0, 0x10_0000, 2), (0x1_0000, 0x20_0000, 1)]).unwrap();
+        for (vmm, guest) in [
+            (0x10_0000, Some(0)),
+            (0x10_1fff, Some(0x1fff)),
+            (0x10_2000, None),
+            (0x20_0010, Some(0x1_0010)),
+            (0x0f_ffff, None),
+            (u64::MAX, None),
+        ] {
+            let found = memory.guest_address(vmm).map(|address| address.0);
+            assert_eq!(found, guest, "{vmm:#x}");
+        }
+    }
+
+    #[test]
+    fn add_of_a_region_that_overlaps_wraps_is_empty_or_has_no_file_behind_it_is_refused() {
+        assert!(with(&[(0, 0x10_0000, 2), (PAGE, 0x20_0000, 1)]).is_err());
+        assert!(with(&[(u64::MAX - PAGE + 1, 0x20_0000, 1)]).is_err());
+        assert!(with(&[(0, u64::MAX - PAGE + 1, 1)]).is_err());
+        let (_, file) = region(0, 0, 1);
+        for size in [0, 2 * PAGE, u64::MAX / 2] {
+            let region = VhostUserMemoryRegion::new(0, size, 0x10_0000, 0);
+            assert!(Memory::default().add(&region, file.try_clone().unwrap()).is_err(), "{size}");
+        }
+    }
+
+    #[test]
+    fn remove_takes_a_region_away_and_leaves_what_is_under_way_its_own() {
+        let mut memory = with(&[(0, 0x10_0000, 1), (0x1_0000, 0x20_0000, 1)]).unwrap();
+        let before = memory.mapped();
+        let gone = VhostUserMemoryRegion::new(0, PAGE, 0x10_0000, 0);
+        memory.remove(&gone).unwrap();
+        assert!(memory.guest_address(0x10_0000).is_none());
+        assert!(memory.guest_address(0x20_0000).is_some());
+        assert_eq!(contiguous(&memory.mapped(), GuestAddress(0), 8), None);
+        assert_eq!(contiguous(&before, GuestAddress(0), 8), Some(8));
+        assert!(memory.remove(&gone).is_err());
+    }
 }

@@ -218,29 +218,34 @@ impl Reader {
                 log::error!("queue {}: waiting for the guest: {error}", self.ring.index);
                 return;
             }
-            // When the guest was last told; only looked at where there are several requests.
-            let mut told = None;
-            while let Some(taken) = self.ring.take() {
-                self.pool.begin(&pulse);
-                let waiting = taken.waiting;
-                self.serve(taken, &mut chain, &mut scratch);
-                pulse.end();
-                let now = (waiting > 0).then(Instant::now);
-                let is_due = match (now, told) {
-                    (Some(now), Some(last)) => now.duration_since(last) >= SIGNAL_DELAY,
-                    (Some(_), None) => false,
-                    (None, _) => true,
-                };
-                if is_due {
-                    self.ring.signal();
-                }
-                if is_due || told.is_none() {
-                    told = now;
-                }
-            }
-            // Where another took the last of them.
-            self.ring.signal();
+            self.drain(&pulse, &mut chain, &mut scratch);
         }
+    }
+
+    /// Serves what is there.
+    fn drain(&self, pulse: &Pulse, chain: &mut Chain, scratch: &mut Scratch) {
+        // When the guest was last told; only looked at where there are several requests.
+        let mut told = None;
+        while let Some(taken) = self.ring.take() {
+            self.pool.begin(pulse);
+            let waiting = taken.waiting;
+            self.serve(taken, chain, scratch);
+            pulse.end();
+            let now = (waiting > 0).then(Instant::now);
+            let is_due = match (now, told) {
+                (Some(now), Some(last)) => now.duration_since(last) >= SIGNAL_DELAY,
+                (Some(_), None) => false,
+                (None, _) => true,
+            };
+            if is_due {
+                self.ring.signal();
+            }
+            if is_due || told.is_none() {
+                told = now;
+            }
+        }
+        // Where another took the last of them.
+        self.ring.signal();
     }
 
     fn serve(&self, taken: Taken, chain: &mut Chain, scratch: &mut Scratch) {
@@ -307,5 +312,95 @@ fn serve(
     let served = catch_unwind(AssertUnwindSafe(|| session.handle(&mut request, slot, scratch)));
     if served.is_err() {
         log::error!("a request made the filesystem panic; it is answered with EIO");
+    }
+}
+
+#[cfg(test)]
+#[cfg(feature = "ring")]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::AsFd as _;
+
+    use stratafs_core::DynFileSystem;
+    use stratafs_sys::eventfd::EventFd;
+    use vm_memory::GuestAddress;
+
+    use super::super::client::fuse::{self, Args, op};
+    use super::super::client::queue::{Layout, Queue};
+    use super::super::client::{Call, Setup};
+    use super::*;
+    use crate::protocol::null::NullFs;
+    use crate::protocol::{SessionConfig, TransportKind};
+
+    const NODE: u64 = 2;
+    const BLOCK: u32 = 4096;
+
+    /// A reader that is driven by hand, and the guest's side of its queue.
+    fn reader(filesystem: Arc<dyn DynFileSystem>) -> (Reader, Queue) {
+        let setup = Setup::default().with_queue_size(32);
+        let layout = Layout::new(GuestAddress(4096), &setup);
+        let size = usize::try_from(layout.end()).unwrap();
+        let memory = Arc::new(Mapped::from_ranges(&[(GuestAddress(0), size)]).unwrap());
+        let event = || vmm_sys_util::eventfd::EventFd::new(0).unwrap();
+        let queue = Queue::new(Arc::clone(&memory), layout, event(), event(), true).unwrap();
+        let ring = Arc::new(Ring::new(1).unwrap());
+        ring.set_memory(&memory);
+        ring.set_size(32).unwrap();
+        ring.set_event_idx(true);
+        ring.set_enabled(true);
+        ring.set_addresses([layout.descriptors, layout.available, layout.used]).unwrap();
+        let file = || File::from(EventFd::new().unwrap().as_fd().try_clone_to_owned().unwrap());
+        ring.set_call(Some(file()));
+        ring.set_kick(Some(file())).unwrap();
+        let config = SessionConfig::new(TransportKind::Virtio);
+        let session = Arc::new(Session::new(filesystem, config, None));
+        let pool = Pool::start(&session, 0, true).unwrap();
+        let stop = Arc::default();
+        (Reader { ring, session, pool, is_prompt: true, stop }, queue)
+    }
+
+    #[test]
+    fn warm_requests_allocate_nothing() {
+        let (reader, mut queue) = reader(Arc::new(NullFs::new()));
+        let pulse = reader.pool.pulse(&reader.ring);
+        let mut scratch = Scratch::new(reader.session.config());
+        let mut chain = Chain::default();
+        let mut drain = || reader.drain(&pulse, &mut chain, &mut scratch);
+
+        let init =
+            (0..11).fold(Args::new().u32(7).u32(41).u32(0).u32(0).u32(0), |args, _| args.u32(0));
+        let data = [b'x'; BLOCK as usize];
+        let requests = [
+            (op::INIT, 0, init, &[][..], 64),
+            (op::LOOKUP, fuse::ROOT, Args::new().name("a"), &[][..], fuse::ENTRY_OUT),
+            (op::OPEN, NODE, Args::new().u32(2).u32(0), &[][..], 16),
+            (op::GETATTR, NODE, Args::new().u32(0).u32(0).u64(0), &[][..], fuse::ATTR_OUT),
+            (op::READ, NODE, fuse::read_args(NODE * 2, 0, BLOCK), &[][..], BLOCK),
+            (op::WRITE, NODE, fuse::write_args(NODE * 2, 0, BLOCK), &data[..], 8),
+        ];
+        let mut round = |warm: bool| {
+            // INIT and OPEN once.
+            for (opcode, node, args, data, room) in &requests {
+                if warm && [op::INIT, op::OPEN].contains(opcode) {
+                    continue;
+                }
+                let args = args.bytes();
+                let call = Call { opcode: *opcode, node: *node, args, data, room: Some(*room) };
+                for slot in 0..4 {
+                    queue.submit(slot, &call).unwrap();
+                }
+                let allocated = allocation_counter::measure(&mut drain).count_total;
+                for _ in 0..4 {
+                    let (head, written) = queue.completed().unwrap().unwrap();
+                    let errno = queue.errno(queue.slot_of(head), written).unwrap();
+                    assert_eq!(errno, Some(0), "opcode {opcode}");
+                }
+                assert!(!warm || allocated == 0, "opcode {opcode}: {allocated} allocations");
+            }
+        };
+        round(false);
+        for _ in 0..1_000 {
+            round(true);
+        }
     }
 }

@@ -39,8 +39,8 @@ impl Workload {
         match self {
             Self::Getattr => "GETATTR",
             Self::Lookup => "LOOKUP",
-            Self::Read => "READ 4 KiB",
-            Self::Write => "WRITE 4 KiB",
+            Self::Read => "READ",
+            Self::Write => "WRITE",
             Self::CreateUnlink => "CREATE+UNLINK",
         }
     }

@@ -33,17 +33,17 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where a queue and its buffers lie in the guest's memory.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Layout {
-    pub(super) descriptors: GuestAddress,
-    pub(super) available: GuestAddress,
-    pub(super) used: GuestAddress,
+pub(in crate::transport::vhost_user) struct Layout {
+    pub(in crate::transport::vhost_user) descriptors: GuestAddress,
+    pub(in crate::transport::vhost_user) available: GuestAddress,
+    pub(in crate::transport::vhost_user) used: GuestAddress,
     buffers: GuestAddress,
     size: u16,
     data_size: u64,
 }
 
 impl Layout {
-    pub(super) fn new(base: GuestAddress, setup: &Setup) -> Self {
+    pub(in crate::transport::vhost_user) fn new(base: GuestAddress, setup: &Setup) -> Self {
         let size = u64::from(setup.queue_size);
         let available = base.unchecked_add(16 * size);
         let used = available.unchecked_add((2 * size + 6).next_multiple_of(4));
@@ -66,7 +66,7 @@ impl Layout {
         ARGS_SIZE + self.data_size + 4096 + self.data_size
     }
 
-    pub(super) fn end(&self) -> u64 {
+    pub(in crate::transport::vhost_user) fn end(&self) -> u64 {
         self.buffers.0 + u64::from(self.slots()) * self.slot_size()
     }
 
@@ -143,7 +143,7 @@ fn gone<E>(_: E) -> io::Error {
 }
 
 impl Queue {
-    pub(super) fn new(
+    pub(in crate::transport::vhost_user) fn new(
         memory: Arc<Mapped>,
         layout: Layout,
         kick: EventFd,
