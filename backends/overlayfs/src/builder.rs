@@ -258,11 +258,12 @@ impl Builder {
             (None, Some(_)) => return Err(BuildError::NothingToStage),
             (Some(writable), staging) => Some(self.upper(writable, staging.as_ref())?),
         };
-        let lowers = self.layers.iter().rev().enumerate().map(|(number, layer)| Real {
-            layer: number + 1,
-            node: Arc::clone(&layer.root),
-            file_whiteouts: false,
-        });
+        let lowers = self
+            .layers
+            .iter()
+            .rev()
+            .enumerate()
+            .map(|(number, layer)| Real::shared(number + 1, Arc::clone(&layer.root)));
         let lowers: Vec<Real> = lowers.collect();
         self.refuse_twice(upper.as_ref(), &lowers)?;
         let redirect_dir = self.redirect_dir.unwrap_or(match self.userxattr {
@@ -286,16 +287,13 @@ impl Builder {
             let layer = layer.to_owned();
             move |errno| BuildError::Layer { operation, layer, errno }
         };
-        let whole = Real { layer: UPPER, node: Arc::clone(&writable.root), file_whiteouts: false };
+        let whole = Real::shared(UPPER, Arc::clone(&writable.root));
         let name = |text: &'static str| Name::new(text.as_bytes()).map_err(Errno::from);
         let sub = |dir: &Real, text: &'static str, mode| {
             name(text).and_then(|name| stage::directory(dir, name, mode))
         };
         let (root, staging) = match staging {
-            Some(staging) => {
-                let node = Arc::clone(&staging.root);
-                (whole, Real { layer: UPPER, node, file_whiteouts: false })
-            }
+            Some(staging) => (whole, Real::shared(UPPER, Arc::clone(&staging.root))),
             None => (
                 sub(&whole, "upper", 0o755)
                     .map_err(failed("making upper/", "the writable layer"))?,

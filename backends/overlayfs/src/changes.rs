@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use stratafs_core::{Attr, FileType, Name, NameBuf, NodeId, Result};
+use stratafs_core::{Attr, Context, FileType, Name, NameBuf, NodeId, Result};
 
 use crate::OverlayFs;
 use crate::layer::Real;
@@ -173,7 +173,8 @@ impl OverlayFs {
 
     /// The attributes of an object that are not the overlay's own.
     fn client_xattrs(&self, real: &Real) -> Result<BTreeMap<Vec<u8>, Option<Vec<u8>>>> {
-        let names = stratafs_transfer::list(&**real.fs(), real.id())?;
+        let cx = Context::new(0, None);
+        let names = stratafs_transfer::list(&cx, &**real.fs(), real.id())?;
         let copied = names.into_iter().filter(|name| self.names.is_copied(name));
         copied.map(|name| real.xattr(&name).map(|value| (name, value))).collect()
     }

@@ -10,7 +10,7 @@ use stratafs_core::attr::{S_ISGID, S_ISUID, S_ISVTX};
 use stratafs_core::filesystem::inherit;
 use stratafs_core::{
     Attr, Context, Credentials, Entry, Errno, FileType, HandleId, HandleRef, Name, NameBuf, NodeId,
-    NodeRef, OpenFlags, Opened, Release, RenameFlags, Result, SetAttr,
+    OpenFlags, Opened, Release, RenameFlags, Result, SetAttr,
 };
 use stratafs_transfer::Data;
 
@@ -20,7 +20,7 @@ use crate::format::Record;
 use crate::layer::{Real, UPPER};
 use crate::lookup::Slot;
 use crate::merge::Listed;
-use crate::node::{Node, Place};
+use crate::node::{Node, Of, Place};
 use crate::table::Key;
 
 /// What is made.
@@ -218,10 +218,12 @@ impl OverlayFs {
     ) -> Arc<Node> {
         let key = Key::Upper(real.id());
         let ino = self.map_ino(&real, attr.ino);
+        let generation = real.generation;
         let upper = Some(real);
         let lowers = Vec::new().into();
         let place = Place { upper, lowers, parent, redirect: None, removed: false };
-        let new = Node::new(self.table.number(), attr.kind(), ino, place, &self.table);
+        let of = Of { kind: attr.kind(), ino, generation };
+        let new = Node::new(self.table.number(), of, place, &self.table);
         self.table.enter(key, new)
     }
 
@@ -241,7 +243,7 @@ impl OverlayFs {
             New::Symlink { target } => fs.symlink(cx, dir.id(), name, target)?,
             New::Link { upper, .. } => fs.link(cx, upper.id(), dir.id(), name)?,
         };
-        let real = Real::new(UPPER, NodeRef::adopt(Arc::clone(fs), &entry));
+        let real = Real::adopt(UPPER, fs, &entry);
         let handle = opened.map(|handle| self.layer_handle(&real, handle));
         Ok(Made { handle, real, attr: entry.attr })
     }
@@ -348,7 +350,7 @@ impl OverlayFs {
         let upper_dir = self.copy_up(&dir, Data::All)?;
         let fs = upper_dir.fs();
         let (entry, opened) = fs.tmpfile(cx, upper_dir.id(), mode, flags)?;
-        let real = Real::new(UPPER, NodeRef::adopt(Arc::clone(fs), &entry));
+        let real = Real::adopt(UPPER, fs, &entry);
         let handle = self.layer_handle(&real, opened.handle);
         let node = self.enter_upper(None, real, &entry.attr);
         Ok((self.entry(&node, entry.attr), self.enter_file(node, handle, flags)))

@@ -7,9 +7,9 @@ use std::sync::atomic::AtomicU64;
 use parking_lot::Mutex;
 use stratafs_core::{
     Behaviours, Cache, CachePolicy, Context, CopyRange, DirSink, DynFileSystem, Entry, Errno,
-    FallocateMode, Features, FileType, HandleId, LockOwner, Lookup, Name, Needs, Negotiated,
-    NodeId, Notifier, Notifiers, OpenFlags, Opened, ReadSink, Release, RenameFlags, Result, SeekTo,
-    SetAttr, StatFs, TimedAttr, WriteFlags, WriteSource, XattrMode, XattrName,
+    FallocateMode, Features, FileType, Generation, HandleId, LockOwner, Lookup, Name, Needs,
+    Negotiated, NodeId, Notifier, Notifiers, OpenFlags, Opened, ReadSink, Release, RenameFlags,
+    Result, SeekTo, SetAttr, StatFs, TimedAttr, WriteFlags, WriteSource, XattrMode, XattrName,
 };
 
 use crate::builder::{BuildError, Builder, Options, layer_name, same_filesystem};
@@ -19,7 +19,7 @@ use crate::file::File;
 use crate::format::Namespace;
 use crate::ino::Inos;
 use crate::layer::{Real, UPPER};
-use crate::node::{Node, Place};
+use crate::node::{Node, Of, Place};
 use crate::table::{Handles, Table};
 
 /// Read-only layers and a writable one as one tree. See the crate's documentation.
@@ -137,7 +137,8 @@ impl OverlayFs {
             removed: false,
         };
         let ino = top_ino.map_or(NodeId::ROOT.0, |(_, ino)| ino);
-        let root = Node::new(NodeId::ROOT, FileType::Directory, ino, place, &fs.table);
+        let of = Of { kind: FileType::Directory, ino, generation: Generation(0) };
+        let root = Node::new(NodeId::ROOT, of, place, &fs.table);
         fs.table.set_root(Arc::new(root));
         Ok(Self { lowers, ..fs })
     }
@@ -486,8 +487,8 @@ impl DynFileSystem for OverlayFs {
         self.set_xattr(cx, node, name, value, mode, clear_setgid)
     }
 
-    fn listxattr(&self, _: &Context<'_>, node: NodeId, names: &mut [u8]) -> Result<usize> {
-        self.list_xattr(node, names)
+    fn listxattr(&self, cx: &Context<'_>, node: NodeId, names: &mut [u8]) -> Result<usize> {
+        self.list_xattr(cx, node, names)
     }
 
     fn removexattr(&self, cx: &Context<'_>, node: NodeId, name: XattrName<'_>) -> Result<()> {

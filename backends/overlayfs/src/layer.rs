@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use stratafs_core::{
-    Added, Attr, Context, DirEntry, DirSink, DynFileSystem, Entry, Errno, FileType, HandleId,
-    HandleRef, Lookup, Name, NameBuf, NodeId, NodeRef, OpenFlags, Result, XattrMode, XattrName,
+    Added, Attr, Context, DirEntry, DirSink, DynFileSystem, Entry, Errno, FileType, Generation,
+    HandleId, HandleRef, Lookup, Name, NameBuf, NodeId, NodeRef, OpenFlags, Result, XattrMode,
+    XattrName,
 };
 
 /// A layer: a filesystem, and the directory in it that is the layer's root.
@@ -62,13 +63,25 @@ pub(crate) struct Real {
     /// The layer's number.
     pub(crate) layer: usize,
     pub(crate) node: Arc<NodeRef>,
+    pub(crate) generation: Generation,
     /// A directory that may hold whiteouts that are files.
     pub(crate) file_whiteouts: bool,
 }
 
 impl Real {
     pub(crate) fn new(layer: usize, node: NodeRef) -> Self {
-        Self { layer, node: Arc::new(node), file_whiteouts: false }
+        Self::shared(layer, Arc::new(node))
+    }
+
+    /// The object `node`, which others hold too.
+    pub(crate) fn shared(layer: usize, node: Arc<NodeRef>) -> Self {
+        Self { layer, node, generation: Generation(0), file_whiteouts: false }
+    }
+
+    /// The object of `fs` that a request answered, with its lookup.
+    pub(crate) fn adopt(layer: usize, fs: &Arc<dyn DynFileSystem>, entry: &Entry) -> Self {
+        let node = NodeRef::adopt(Arc::clone(fs), entry);
+        Self { generation: entry.generation, ..Self::new(layer, node) }
     }
 
     pub(crate) fn fs(&self) -> &Arc<dyn DynFileSystem> {
@@ -87,10 +100,7 @@ impl Real {
     pub(crate) fn child(&self, name: Name<'_>) -> Result<Option<(Self, Attr)>> {
         let cx = Context::internal();
         Ok(match self.fs().lookup(&cx, self.id(), name)? {
-            Lookup::Found(entry) => {
-                let node = NodeRef::adopt(Arc::clone(self.fs()), &entry);
-                Some((Self::new(self.layer, node), entry.attr))
-            }
+            Lookup::Found(entry) => Some((Self::adopt(self.layer, self.fs(), &entry), entry.attr)),
             Lookup::Absent(_) => None,
         })
     }
@@ -101,7 +111,8 @@ impl Real {
 
     /// The value of the attribute `name`.
     pub(crate) fn xattr(&self, name: &[u8]) -> Result<Option<Vec<u8>>> {
-        stratafs_transfer::value(&**self.fs(), self.id(), XattrName::new(name)?)
+        let cx = Context::internal();
+        stratafs_transfer::value(&cx, &**self.fs(), self.id(), XattrName::new(name)?)
     }
 
     pub(crate) fn set_xattr(&self, name: &[u8], value: &[u8]) -> Result<()> {

@@ -38,7 +38,9 @@
 //!   up, as it does in the kernel without the option `index`; it then has a number of its own.
 //! * Files of the kernel's option `metacopy` are refused (EIO) when their data is asked for.
 //! * RENAME_WHITEOUT and a device `0:0` are refused to clients: they would be deletions.
-//! * Locks stay with the client's kernel.
+//! * Locks stay with the client's kernel, and no backing file is offered to it: data goes through
+//!   the server.
+//! * An extended attribute that the writable layer may not hold is left out by a copy-up, and logged.
 //! * `nlink` of a merged directory is 1.
 //!
 //! # Modules

@@ -12,7 +12,7 @@ use stratafs_core::{Attr, Entry, Errno, FileType, Lookup, Name, NameBuf, NodeId,
 use crate::OverlayFs;
 use crate::format::{self, Record, Redirect};
 use crate::layer::{Real, UPPER};
-use crate::node::{Node, Place};
+use crate::node::{Node, Of, Place};
 use crate::table::Key;
 
 /// What a layer's directory has under a name.
@@ -353,6 +353,7 @@ impl OverlayFs {
     ) -> Result<(Arc<Node>, Attr)> {
         let ino = self.ino_of(&object)?;
         let key = object.key(parent.id, name);
+        let generation = object.top()?.generation;
         let Object { upper, lowers, attr, redirect, .. } = object;
         let place = Place {
             upper,
@@ -361,7 +362,8 @@ impl OverlayFs {
             redirect,
             removed: false,
         };
-        let new = Node::new(self.table.number(), attr.kind(), ino, place, &self.table);
+        let of = Of { kind: attr.kind(), ino, generation };
+        let new = Node::new(self.table.number(), of, place, &self.table);
         Ok((self.table.enter(key, new), attr))
     }
 
@@ -399,5 +401,6 @@ impl OverlayFs {
     pub(crate) fn entry(&self, node: &Node, attr: Attr) -> Entry {
         Entry::new(node.id, self.shown(node, attr))
             .with_timeouts(self.cache.entry_timeout, self.cache.attr_timeout)
+            .with_generation(node.generation)
     }
 }

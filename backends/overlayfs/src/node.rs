@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock};
-use stratafs_core::{Errno, FileType, NameBuf, NodeId, Result};
+use stratafs_core::{Errno, FileType, Generation, NameBuf, NodeId, Result};
 
 use crate::format::Redirect;
 use crate::layer::Real;
@@ -15,6 +15,7 @@ use crate::table::{Key, Table};
 pub(crate) struct Node {
     pub(crate) id: NodeId,
     pub(crate) kind: FileType,
+    pub(crate) generation: Generation,
     ino: AtomicU64,
     place: RwLock<Place>,
     /// Held while the object is copied up, across calls into layers: one copy-up for all who want
@@ -27,6 +28,14 @@ pub(crate) struct Node {
     pub(crate) index: Mutex<Option<Index>>,
     key: Mutex<Option<Key>>,
     table: Weak<Table>,
+}
+
+/// What of an object stays.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Of {
+    pub(crate) kind: FileType,
+    pub(crate) ino: u64,
+    pub(crate) generation: Generation,
 }
 
 /// What a node is made of, and where it is.
@@ -64,17 +73,12 @@ impl Place {
 }
 
 impl Node {
-    pub(crate) fn new(
-        id: NodeId,
-        kind: FileType,
-        ino: u64,
-        place: Place,
-        table: &Arc<Table>,
-    ) -> Self {
+    pub(crate) fn new(id: NodeId, of: Of, place: Place, table: &Arc<Table>) -> Self {
         Self {
             id,
-            kind,
-            ino: AtomicU64::new(ino),
+            kind: of.kind,
+            generation: of.generation,
+            ino: AtomicU64::new(of.ino),
             place: RwLock::new(place),
             copying: Mutex::new(()),
             names: RwLock::new(()),

@@ -12,7 +12,7 @@ use stratafs_transfer::Data;
 
 use crate::OverlayFs;
 use crate::format::{REDIRECT_MAX, Record, Redirect};
-use crate::layer::{Real, UPPER};
+use crate::layer::Real;
 use crate::lookup::{Looked, Slot};
 use crate::merge::Listed;
 use crate::node::{Node, Place};
@@ -280,7 +280,6 @@ impl OverlayFs {
         fresh.set_xattr(self.names.name(Record::Opaque), b"y")?;
         staged.exchange(dir, name, true)?;
         self.table.rekey(node, Some(Key::Upper(fresh.id())));
-        let fresh = Real { layer: UPPER, ..fresh };
         let old = node.change(|place| {
             let lowers = std::mem::take(&mut place.lowers);
             (place.upper.replace(fresh), lowers)

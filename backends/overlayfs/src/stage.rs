@@ -113,7 +113,7 @@ pub(crate) fn directory(dir: &Real, name: Name<'_>, mode: u32) -> Result<Real> {
     }
     let fs: &Arc<dyn DynFileSystem> = dir.fs();
     let entry = fs.mkdir(&Context::internal(), dir.id(), name, mode)?;
-    Ok(Real::new(UPPER, NodeRef::adopt(Arc::clone(fs), &entry)))
+    Ok(Real::adopt(UPPER, fs, &entry))
 }
 
 /// Removes what a crash left in the staging directory `work`.

@@ -82,10 +82,15 @@ impl OverlayFs {
         Ok(())
     }
 
-    pub(crate) fn list_xattr(&self, id: NodeId, names: &mut [u8]) -> Result<usize> {
+    pub(crate) fn list_xattr(
+        &self,
+        cx: &Context<'_>,
+        id: NodeId,
+        names: &mut [u8],
+    ) -> Result<usize> {
         let top = self.table.get(id)?.top()?;
         let mut shown = Vec::new();
-        for name in stratafs_transfer::list(&**top.fs(), top.id())? {
+        for name in stratafs_transfer::list(cx, &**top.fs(), top.id())? {
             let name = match self.names.show(&name) {
                 Shown::AsIs => name,
                 Shown::As(name) => name,

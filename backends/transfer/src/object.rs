@@ -73,8 +73,8 @@ impl fmt::Debug for Target<'_> {
 /// * `ENOSPC`, `EDQUOT`, `EIO` and whatever else the two filesystems answer.
 /// * `EIO`: the copy has not the size that it should have.
 ///
-/// An extended attribute that the target may not hold (`EPERM` of `security.` and `trusted.`,
-/// `EOPNOTSUPP` of any) is logged and left out.
+/// An extended attribute that the target may not hold (`EPERM`, `EOPNOTSUPP`) is logged and left
+/// out. Records that a filesystem keeps for itself are no part of an object, and not copied.
 ///
 /// # Durability
 /// With `durable`, the data and attributes of a regular file are.
@@ -146,7 +146,7 @@ fn fill(
     let mut owner = SetAttr::new();
     (owner.uid, owner.gid) = (Some(attr.uid), Some(attr.gid));
     target.fs.setattr(cx, node, &owner)?;
-    xattrs::copy(cx, source, target.fs, node, options.keep)?;
+    xattrs::copy(source, target.fs, node, options.keep)?;
     let mut rest = SetAttr::new();
     if attr.kind() != FileType::Symlink {
         rest.mode = Some(attr.mode & 0o7777);

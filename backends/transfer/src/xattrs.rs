@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use stratafs_core::{Context, DynFileSystem, Errno, NodeId, Result, XattrMode, XattrName};
+use stratafs_core::{
+    Context, Credentials, DynFileSystem, Errno, NodeId, Result, XattrMode, XattrName,
+};
 
 use crate::object::Source;
 
@@ -14,24 +16,22 @@ const TRIES: usize = 8;
 
 /// Copies the attributes of `source` that `keep` names to `node` of `fs`.
 pub(crate) fn copy(
-    cx: &Context<'_>,
     source: Source<'_>,
     fs: &Arc<dyn DynFileSystem>,
     node: NodeId,
     keep: &dyn Fn(XattrName<'_>) -> bool,
 ) -> Result<()> {
-    for name in list(&**source.fs, source.node)? {
+    // As a client: a filesystem's own records, of owners say, are no part of the object.
+    let cx = &Context::new(0, Some(Credentials { uid: 0, gid: 0 }));
+    for name in list(cx, &**source.fs, source.node)? {
         let Ok(name) = XattrName::new(&name) else { continue };
         if !keep(name) {
             continue;
         }
-        let Some(value) = value(&**source.fs, source.node, name)? else { continue };
+        let Some(value) = value(cx, &**source.fs, source.node, name)? else { continue };
         match fs.setxattr(cx, node, name, &value, XattrMode::Set, false) {
             Ok(()) => {}
-            Err(Errno::EOPNOTSUPP) => left_out(name, Errno::EOPNOTSUPP),
-            Err(Errno::EPERM) if matches!(name.namespace(), b"security" | b"trusted") => {
-                left_out(name, Errno::EPERM);
-            }
+            Err(errno @ (Errno::EOPNOTSUPP | Errno::EPERM)) => left_out(name, errno),
             Err(errno) => return Err(errno),
         }
     }
@@ -46,9 +46,8 @@ fn left_out(name: XattrName<'_>, errno: Errno) {
 ///
 /// # Errors
 /// What listxattr answers, but `EOPNOTSUPP`.
-pub fn list(fs: &dyn DynFileSystem, node: NodeId) -> Result<Vec<Vec<u8>>> {
-    let cx = Context::internal();
-    let names = match grown(|buf| fs.listxattr(&cx, node, buf)) {
+pub fn list(cx: &Context<'_>, fs: &dyn DynFileSystem, node: NodeId) -> Result<Vec<Vec<u8>>> {
+    let names = match grown(|buf| fs.listxattr(cx, node, buf)) {
         Ok(names) => names,
         Err(Errno::EOPNOTSUPP) => return Ok(Vec::new()),
         Err(errno) => return Err(errno),
@@ -61,9 +60,13 @@ pub fn list(fs: &dyn DynFileSystem, node: NodeId) -> Result<Vec<Vec<u8>>> {
 ///
 /// # Errors
 /// What getxattr answers, but `ENODATA` and `EOPNOTSUPP`.
-pub fn value(fs: &dyn DynFileSystem, node: NodeId, name: XattrName<'_>) -> Result<Option<Vec<u8>>> {
-    let cx = Context::internal();
-    match grown(|buf| fs.getxattr(&cx, node, name, buf)) {
+pub fn value(
+    cx: &Context<'_>,
+    fs: &dyn DynFileSystem,
+    node: NodeId,
+    name: XattrName<'_>,
+) -> Result<Option<Vec<u8>>> {
+    match grown(|buf| fs.getxattr(cx, node, name, buf)) {
         Ok(value) => Ok(Some(value)),
         Err(Errno::ENODATA | Errno::EOPNOTSUPP) => Ok(None),
         Err(errno) => Err(errno),
