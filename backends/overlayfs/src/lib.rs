@@ -61,6 +61,7 @@
 //! | `file`, `attr`, `xattr` | what is done to one object |
 //! | `notify` | telling other clients |
 //! | `changes` | [`OverlayFs::changes`], and [`Change`] |
+//! | `explain` | [`OverlayFs::explain`] |
 //!
 //! # Lock order
 //!
@@ -85,6 +86,7 @@ mod changes;
 mod copy_up;
 mod create;
 mod dir;
+mod explain;
 mod file;
 mod format;
 mod fs;
@@ -102,5 +104,6 @@ mod xattr;
 
 pub use builder::{BuildError, Builder, RedirectDir, Whiteouts};
 pub use changes::{Change, ChangeKind};
+pub use explain::{Part, Role};
 pub use fs::OverlayFs;
 pub use layer::Layer;
