@@ -27,7 +27,10 @@ pub(crate) struct Serving {
 
 /// The command that serves a MemFs on `mountpoint`.
 pub(crate) fn command(program: &Path, mountpoint: &Path, options: &str) -> Command {
-    let mut command = Command::new(program);
+    // Whoever runs the tests in the background, or by nohup(1), has SIGINT or SIGHUP ignored, and
+    // what is ignored a child inherits.
+    let mut command = Command::new("env");
+    command.arg("--default-signal=INT,HUP").arg(program);
     configure(&mut command, mountpoint, options);
     command
 }

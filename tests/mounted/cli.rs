@@ -61,7 +61,10 @@ fn is_root() -> bool {
 }
 
 fn stratafs(args: &[&str], path: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_stratafs"));
+    // Whoever runs the tests in the background, or by nohup(1), has SIGINT or SIGHUP ignored, and
+    // what is ignored a child inherits.
+    let mut command = Command::new("env");
+    command.args(["--default-signal=INT,HUP", env!("CARGO_BIN_EXE_stratafs")]);
     command.arg("mount").args(args).arg("mem(capacity=16MiB)").arg(path).env_remove("RUST_LOG");
     command
 }

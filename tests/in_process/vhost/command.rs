@@ -19,7 +19,10 @@ struct Program {
 }
 
 fn command(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_stratafs"));
+    // Whoever runs the tests in the background, or by nohup(1), has SIGINT or SIGHUP ignored, and
+    // what is ignored a child inherits.
+    let mut command = Command::new("env");
+    command.args(["--default-signal=INT,HUP", env!("CARGO_BIN_EXE_stratafs")]);
     command.args(args).env_remove("RUST_LOG").env_remove("NOTIFY_SOCKET").stdin(Stdio::null());
     command
 }
