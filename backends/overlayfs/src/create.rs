@@ -143,7 +143,7 @@ impl OverlayFs {
         dir.require_dir()?;
         self.writable()?;
         // Before a directory is copied up in vain.
-        if self.resolve(&dir.place(), name)?.object.is_some() {
+        if self.peek(&dir, name)?.is_some() {
             return Err(Errno::EEXIST);
         }
         let upper_dir = self.copy_up(&dir, Data::All)?;
@@ -322,7 +322,7 @@ impl OverlayFs {
         let dir = self.table.get(parent)?;
         dir.require_dir()?;
         self.writable()?;
-        if self.resolve(&dir.place(), name)?.object.is_some() {
+        if self.peek(&dir, name)?.is_some() {
             return Err(Errno::EEXIST);
         }
         if node.is_dir() {

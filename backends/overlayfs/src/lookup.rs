@@ -379,6 +379,13 @@ impl OverlayFs {
         resolved.object.map(|object| self.enter(parent, name, object)).transpose()
     }
 
+    /// What is under `name` in `parent` at this moment.
+    pub(crate) fn peek(&self, parent: &Node, name: Name<'_>) -> Result<Option<Object>> {
+        // What is removed meanwhile may answer anything.
+        let _names = parent.names.read();
+        Ok(self.resolve(&parent.place(), name)?.object)
+    }
+
     /// As [`find`](Self::find), with the lookup given back on drop.
     pub(crate) fn find_held(
         &self,

@@ -32,7 +32,7 @@ impl OverlayFs {
             Some(object) => Ok(object),
         };
         // Before the directory is copied up in vain.
-        let object = removable(self.resolve(&parent.place(), name)?.object)?;
+        let object = removable(self.peek(&parent, name)?)?;
         if dir && !self.is_empty(&object.as_place())? {
             return Err(Errno::ENOTEMPTY);
         }
