@@ -5,6 +5,8 @@
 //! check on the console, and here they are counted. QEMU's software emulation is enough, so that it
 //! runs wherever the other tests do.
 
+pub(crate) mod debian;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
@@ -44,12 +46,16 @@ impl Drop for Guarded {
 struct Guest {
     role: &'static str,
     memory: &'static str,
+    /// How it mounts its root.
     root: &'static str,
+    /// The servers that it is connected to.
+    tags: &'static [&'static str],
 }
 
+const TAGS: &[&str] = &["root", "share"];
 const GUESTS: [Guest; 2] = [
-    Guest { role: "one", memory: "512M", root: "rw" },
-    Guest { role: "two", memory: "256M", root: "ro" },
+    Guest { role: "one", memory: "512M", root: "rw", tags: TAGS },
+    Guest { role: "two", memory: "256M", root: "ro", tags: TAGS },
 ];
 
 /// Boots both guests and counts their checks.
@@ -57,7 +63,7 @@ const GUESTS: [Guest; 2] = [
 /// # Errors
 /// A check failed, a guest did not come to its end, or a server did not.
 pub(crate) fn run() -> Result<()> {
-    let tally = match missing()? {
+    let tally = match boots()? {
         Some(what) => {
             println!("guest: skipped: {what}");
             Tally { skipped: 1, ..Tally::default() }
@@ -68,7 +74,8 @@ pub(crate) fn run() -> Result<()> {
     if tally.failed > 0 { bail!("{} checks failed", tally.failed) } else { Ok(()) }
 }
 
-fn missing() -> Result<Option<String>> {
+/// What is missing to boot a guest here, if anything is.
+fn boots() -> Result<Option<String>> {
     if env::consts::ARCH != "x86_64" {
         return Ok(Some("its kernel is one for x86-64".to_owned()));
     }
@@ -102,8 +109,8 @@ fn boot() -> Result<Tally> {
 
     let root_spec = format!("passthrough({}, ownership=virtual)", root.display());
     let mut servers = [
-        serve(&program, &place, "root", &root_spec)?,
-        serve(&program, &place, "share", "mem(capacity=256MiB, cache=auto)")?,
+        serve(&program, &place, "root", &root_spec, &GUESTS)?,
+        serve(&program, &place, "share", "mem(capacity=256MiB, cache=auto)", &GUESTS)?,
     ];
     let mut machines = Vec::new();
     for guest in GUESTS {
@@ -113,15 +120,7 @@ fn boot() -> Result<Tally> {
     let mut tally = Tally::default();
     for (guest, machine) in &mut machines {
         let left = DEADLINE.saturating_sub(begin.elapsed());
-        let ended = wait_until(&mut machine.0, left)?;
-        let said = fs::read(console(&place, *guest)).unwrap_or_default();
-        let said = String::from_utf8_lossy(&said);
-        tally += counted(&said);
-        if !said.contains(&format!("CHECKS END {}", guest.role)) {
-            let how = ended.map_or("still runs".to_owned(), |status| format!("ended: {status}"));
-            tally.failed += 1;
-            println!("guest {} did not come to its end; QEMU {how}\n{}", guest.role, tail(&said));
-        }
+        tally += counted_to_end(&place, *guest, machine, left)?;
     }
     drop(machines);
     for (name, server) in ["root", "share"].into_iter().zip(&mut servers) {
@@ -133,6 +132,25 @@ fn boot() -> Result<Tally> {
         tally.count(&format!("server of the {name} ends with 0 on SIGTERM"), outcome);
     }
     tally.count("every object on the host is plain and the server's own", is_plain(&root));
+    Ok(tally)
+}
+
+/// Waits for a guest, and counts its checks; one that does not come to its end has failed one more.
+fn counted_to_end(
+    place: &Path,
+    guest: Guest,
+    machine: &mut Guarded,
+    deadline: Duration,
+) -> Result<Tally> {
+    let ended = wait_until(&mut machine.0, deadline)?;
+    let said = fs::read(console(place, guest)).unwrap_or_default();
+    let said = String::from_utf8_lossy(&said);
+    let mut tally = counted(&said);
+    if !said.contains(&format!("CHECKS END {}", guest.role)) {
+        let how = ended.map_or("still runs".to_owned(), |status| format!("ended: {status}"));
+        tally.failed += 1;
+        println!("guest {} did not come to its end; QEMU {how}\n{}", guest.role, tail(&said));
+    }
     Ok(tally)
 }
 
@@ -245,8 +263,14 @@ fn said(place: &Path, name: &str) -> String {
     tail(&fs::read_to_string(place.join(format!("{name}.log"))).unwrap_or_default())
 }
 
-/// Serves `spec` to both guests, by a process without privilege.
-fn serve(program: &Path, place: &Path, name: &str, spec: &str) -> Result<Guarded> {
+/// Serves `spec` to `guests`, by a process without privilege.
+fn serve(
+    program: &Path,
+    place: &Path,
+    name: &str,
+    spec: &str,
+    guests: &[Guest],
+) -> Result<Guarded> {
     let mut command = if is_root() {
         let mut setpriv = Command::new("setpriv");
         let ids = [format!("--reuid={NOBODY}"), format!("--regid={NOBODY}")];
@@ -256,8 +280,8 @@ fn serve(program: &Path, place: &Path, name: &str, spec: &str) -> Result<Guarded
         Command::new(program)
     };
     command.arg("serve").arg(spec);
-    for guest in GUESTS {
-        command.arg("--socket-path").arg(socket(place, name, guest));
+    for guest in guests {
+        command.arg("--socket-path").arg(socket(place, name, *guest));
     }
     let log = File::create(place.join(format!("{name}.log")))?;
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
@@ -280,23 +304,23 @@ fn console(place: &Path, guest: Guest) -> PathBuf {
 }
 
 fn start(kernel: &Path, place: &Path, guest: Guest) -> Result<Guarded> {
-    let Guest { role, memory, root } = guest;
+    let Guest { role, memory, root, tags } = guest;
     let mut qemu = Command::new("qemu-system-x86_64");
     // A KVM that opens may still not run an ordinary kernel; emulation always does.
     qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", memory]);
     qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
     qemu.arg("-object").arg(format!("memory-backend-memfd,id=mem,size={memory},share=on"));
     qemu.args(["-machine", "q35,memory-backend=mem"]);
-    for (name, tag) in [("root", "rootfs"), ("share", "share")] {
-        let path = socket(place, name, guest);
-        qemu.arg("-chardev").arg(format!("socket,id={name},path={}", path.display()));
+    for tag in tags {
+        let path = socket(place, tag, guest);
+        qemu.arg("-chardev").arg(format!("socket,id={tag},path={}", path.display()));
         let device = "vhost-user-fs-pci,queue-size=1024,num-request-queues=2";
-        qemu.arg("-device").arg(format!("{device},chardev={name},tag={tag}"));
+        qemu.arg("-device").arg(format!("{device},chardev={tag},tag={tag}"));
     }
     let log = console(place, guest);
     qemu.args(["-serial", "stdio", "-kernel"]).arg(kernel);
     qemu.arg("-append").arg(format!(
-        "console=ttyS0 quiet loglevel=1 panic=-1 rootfstype=virtiofs root=rootfs {root} \
+        "console=ttyS0 quiet loglevel=1 panic=-1 rootfstype=virtiofs root=root {root} \
          init=/init role={role}"
     ));
     let out = File::create(log)?;

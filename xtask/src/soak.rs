@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 
+use crate::guest;
 use crate::process::{self, cargo, run_checked, source_root, target_profile_dir};
 use crate::suites::{self, Tally, Targets};
 use crate::target::Scratch;
@@ -47,12 +48,25 @@ enum Soak {
     Deny,
     /// 1,000,000 files in one mount.
     ManyFiles,
+    /// A million random descriptor chains to a virtio-fs server.
+    Chains,
+    /// A Debian guest whose root is served by an unprivileged process.
+    Debian,
 }
 
-const ALL: [Soak; 5] = [Soak::Deny, Soak::Malformed, Soak::ManyFiles, Soak::Fsx, Soak::Fuzz];
+const ALL: [Soak; 7] = [
+    Soak::Deny,
+    Soak::Malformed,
+    Soak::Chains,
+    Soak::ManyFiles,
+    Soak::Debian,
+    Soak::Fsx,
+    Soak::Fuzz,
+];
 
 const FUZZ_TARGETS: [&str; 2] = ["spec", "fuse_raw"];
 const MALFORMED_REQUESTS: u64 = 10_000_000;
+const RANDOM_CHAINS: u64 = 1_000_000;
 const FSX_RUNS: u64 = 50;
 const FSX_OPERATIONS: u64 = 20_000;
 const DIRECTORIES: usize = 1_000;
@@ -66,6 +80,8 @@ impl fmt::Display for Soak {
             Self::Malformed => "malformed",
             Self::Deny => "deny",
             Self::ManyFiles => "many-files",
+            Self::Chains => "chains",
+            Self::Debian => "debian",
         })
     }
 }
@@ -83,6 +99,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             Soak::Malformed => malformed(),
             Soak::Deny => deny(),
             Soak::ManyFiles => many_files(),
+            Soak::Chains => chains(),
+            Soak::Debian => guest::debian::run(),
         };
         let took = start.elapsed().as_secs();
         match outcome {
@@ -94,6 +112,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
     }
     if failed.is_empty() { Ok(()) } else { bail!("failed: {}", failed.join(", ")) }
+}
+
+/// Random chains, as the tests send them, but more.
+fn chains() -> Result<()> {
+    let mut test = cargo();
+    test.args(["test", "-q", "-p", "stratafs", "--test", "in_process", "--", "vhost::random"]);
+    process::run(test.env("STRATAFS_RANDOM_CHAINS", RANDOM_CHAINS.to_string()))
 }
 
 /// Runs each target for its minutes, the second too where the first finds something.
