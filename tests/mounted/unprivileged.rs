@@ -34,9 +34,13 @@ impl Unprivileged {
         let beside = mountpoint.beside();
         open_to_all(beside);
         chown(mountpoint.path(), Some(user.uid), Some(user.gid)).unwrap();
-        // Where this binary was built the user may have no access.
+        // Where this binary was built the user may have no access. Another process copies it: what
+        // other tests start meanwhile would inherit a descriptor open for writing, and for as long
+        // as one is the copy is a "text file busy" that nobody can run.
         let program = beside.join("program");
-        fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+        let mut copy = Command::new("cp");
+        copy.arg(std::env::current_exe().unwrap()).arg(&program);
+        assert!(copy.status().unwrap().success());
         let device = beside.join("fuse");
         let mut mknod = Command::new("mknod");
         mknod.args(["-m", "666"]).arg(&device).args(["c", "10", "229"]);
