@@ -179,11 +179,7 @@ pub(crate) fn in_child(test: &str, user: As) -> bool {
     let dir = tempfile::tempdir().unwrap();
     std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o777)).unwrap();
     let program = dir.path().join("test");
-    // By another process: what other tests start meanwhile would inherit a descriptor open for
-    // writing, and nobody can run a file that is.
-    let mut copy = std::process::Command::new("cp");
-    copy.arg(std::env::current_exe().unwrap()).arg(&program);
-    assert!(copy.status().unwrap().success());
+    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
     std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
     let mut command = Command::new(&program);
     command.args([test, "--exact", "--nocapture", "--test-threads=1"]);
