@@ -94,8 +94,12 @@ impl PassthroughFs {
     fn find_once(&self, dir: &OwnedFd, name: Name<'_>) -> Result<(Arc<Node>, Result<Attr>)> {
         let stat = stat::of_child(dir.as_fd(), name)?;
         if let Some(known) = Identity::of(&stat).and_then(|identity| self.table.find(identity, 1)) {
-            let attr = self.attr(&known, &stat);
-            return Ok((known, attr));
+            match self.attr(&known, &stat) {
+                // No name that it is known by leads to it: it is just being entered, or moved. What
+                // this name leads to is told by a descriptor then.
+                Err(Errno::ESTALE) => self.forget_node(&known, 1),
+                attr => return Ok((known, attr)),
+            }
         }
         if !self.is_virtual()
             && let Some(identity) = Identity::of(&stat)
