@@ -6,6 +6,7 @@ mod arrows;
 #[cfg(feature = "cli")]
 mod cli;
 mod conformance;
+mod differential;
 mod docs;
 mod faults;
 mod fuzz_twins;

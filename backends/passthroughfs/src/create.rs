@@ -446,10 +446,12 @@ impl PassthroughFs {
     pub(crate) fn link_in(&self, node: NodeId, parent: NodeId, name: Name<'_>) -> Result<Entry> {
         let parent = self.writable_dir(parent)?;
         let node = self.node(node)?;
-        if node.is_dir() {
-            return Err(Errno::EPERM);
-        }
         let dir = self.pin(&parent)?;
+        if node.is_dir() {
+            // In the order of linkat(2): a name that is taken comes first.
+            let taken = stat::of_child(dir.as_fd(), name).is_ok();
+            return Err(if taken { Errno::EEXIST } else { Errno::EPERM });
+        }
         let fd = self.pin(&node)?;
         self.workable(&parent, &dir, || Ok(self.proc.link(fd.as_fd(), dir.as_fd(), name)?))?;
         node.count(1);
