@@ -41,7 +41,7 @@ pub(crate) fn run(chosen: &[Suite], on: On) -> Result<()> {
                 "--test",
                 MOUNTED,
             ]))?;
-            Targets::memfs(target_profile_dir()?.join("stratafs"))
+            Targets::memfs(&target_profile_dir()?.join("stratafs"))
         }
     };
     let can_mount = on == On::Tmpfs || Path::new("/dev/fuse").exists();

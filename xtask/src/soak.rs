@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 
 use crate::guest;
-use crate::process::{self, cargo, run_checked, source_root, target_profile_dir};
+use crate::process::{self, cargo, release_build, run_checked, source_root};
 use crate::suites::{self, Tally, Targets};
 use crate::target::Scratch;
 use crate::tools::{CARGO_DENY, CARGO_FUZZ, FSX};
@@ -237,8 +237,5 @@ fn resident(pid: Option<u32>) -> Result<String> {
 
 /// A MemFs served by an optimised build, as these run for long.
 fn memfs() -> Result<Targets> {
-    process::run(cargo().args(["build", "--release", "-p", "stratafs"]))?;
-    let profiles = target_profile_dir()?;
-    let target = profiles.parent().context("no target directory")?;
-    Ok(Targets::memfs(target.join("release/stratafs")))
+    Ok(Targets::memfs(&release_build()?))
 }

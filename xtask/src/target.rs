@@ -3,15 +3,16 @@
 //! Whatever way a suite ends, nothing stays mounted: [`Mounted`] unmounts on drop, and a run that was
 //! killed is cleared away by the next one, in [`Scratch::new`].
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use std::{env, process, thread};
+use std::{env, mem, process, thread};
 
 use anyhow::{Context, Result, bail};
 
-use crate::process::{is_root, run_checked, tail, wait_until};
+use crate::process::{find_on_path, is_root, run_checked, tail, wait_until};
 
 /// Generous: the machine may be loaded.
 const MOUNT_DEADLINE: Duration = Duration::from_secs(30);
@@ -26,16 +27,38 @@ pub(crate) enum Target {
         /// The `stratafs` command.
         program: PathBuf,
         /// What it mounts.
-        spec: &'static str,
+        spec: String,
+        /// More for its `-o`, with commas between.
+        options: &'static str,
+    },
+    /// Another project's server, which stays in the foreground and takes the mountpoint last.
+    Peer {
+        /// Its name.
+        label: &'static str,
+        /// The program and its arguments but for the mountpoint.
+        command: Vec<OsString>,
+    },
+    /// What mount(8) mounts with these arguments and the mountpoint after them.
+    Kernel {
+        /// Its name.
+        label: &'static str,
+        /// The arguments.
+        arguments: Vec<OsString>,
     },
 }
 
 impl Target {
+    /// `spec` served by the command at `program`, with no options of its own.
+    pub(crate) fn stratafs(program: &Path, spec: impl Into<String>) -> Self {
+        Self::Stratafs { program: program.to_owned(), spec: spec.into(), options: "" }
+    }
+
     /// For messages.
-    pub(crate) fn label(&self) -> &'static str {
+    pub(crate) fn label(&self) -> &str {
         match self {
             Self::Tmpfs => "tmpfs",
             Self::Stratafs { spec, .. } => spec,
+            Self::Peer { label, .. } | Self::Kernel { label, .. } => label,
         }
     }
 
@@ -46,16 +69,43 @@ impl Target {
     pub(crate) fn mount(&self, scratch: &Scratch, name: &str) -> Result<Mounted> {
         let directory = scratch.directory(name)?;
         let log = scratch.file(&format!("{name}.log"));
-        let mut mounted = Mounted { directory, server: None, log };
+        let mut mounted = Mounted { directory, server: None, exits_cleanly: true, log };
         match self {
-            Self::Tmpfs => {
-                let mut mount = Command::new("mount");
-                mount.args(["-t", "tmpfs", "-o", "size=1g", "stratafs-xtask"]);
-                run_checked(mount.arg(&mounted.directory), &mounted.log, MOUNT_DEADLINE)?;
+            Self::Tmpfs => mounted.mount(["-t", "tmpfs", "-o", "size=1g", "stratafs-xtask"])?,
+            Self::Kernel { arguments, .. } => mounted.mount(arguments)?,
+            Self::Stratafs { program, spec, options } => {
+                let mut command = outliving_nobody(program);
+                command.arg("mount").arg(spec).arg(&mounted.directory);
+                if is_root() {
+                    // The suites become other users, and make and open device nodes.
+                    command.args(["-o", "allow_other,suid,dev"]);
+                }
+                if !options.is_empty() {
+                    command.args(["-o", options]);
+                }
+                mounted.serve(command)?;
             }
-            Self::Stratafs { program, spec } => mounted.serve(program, spec)?,
+            Self::Peer { command, label } => {
+                let program = command.first().with_context(|| format!("{label}: no program"))?;
+                let mut server = outliving_nobody(Path::new(program));
+                server.args(&command[1..]).arg(&mounted.directory);
+                mounted.exits_cleanly = false;
+                mounted.serve(server)?;
+            }
         }
         Ok(mounted)
+    }
+}
+
+/// A server that dies with this process, however that ends.
+fn outliving_nobody(program: &Path) -> Command {
+    match find_on_path("setpriv") {
+        None => Command::new(program),
+        Some(setpriv) => {
+            let mut command = Command::new(setpriv);
+            command.args(["--pdeathsig", "KILL"]).arg(program);
+            command
+        }
     }
 }
 
@@ -64,6 +114,8 @@ impl Target {
 pub(crate) struct Mounted {
     directory: PathBuf,
     server: Option<Child>,
+    /// Whether the server ends with status 0 on SIGTERM.
+    exits_cleanly: bool,
     log: PathBuf,
 }
 
@@ -78,22 +130,22 @@ impl Mounted {
         self.server.as_ref().map(Child::id)
     }
 
-    fn serve(&mut self, program: &Path, spec: &str) -> Result<()> {
+    fn mount(&self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<()> {
+        let mut mount = Command::new("mount");
+        mount.args(arguments).arg(&self.directory);
+        run_checked(&mut mount, &self.log, MOUNT_DEADLINE).map(drop)
+    }
+
+    fn serve(&mut self, mut command: Command) -> Result<()> {
         let log = File::create(&self.log)?;
-        let mut command = Command::new(program);
-        command.arg("mount").arg(spec).arg(&self.directory);
-        if is_root() {
-            // The suites become other users, and make and open device nodes.
-            command.args(["-o", "allow_other,suid,dev"]);
-        }
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let mut server = command
-            .spawn()
-            .with_context(|| format!("cannot start {}: build it first", program.display()))?;
+        let mut server = command.spawn().with_context(|| {
+            format!("cannot start {}: build it first", command.get_program().display())
+        })?;
         let start = Instant::now();
         while !is_mounted(&self.directory)? {
             if let Some(status) = server.try_wait()? {
-                bail!("stratafs mount ended with {status}:\n{}", self.said());
+                bail!("the server ended with {status}:\n{}", self.said());
             }
             if start.elapsed() > MOUNT_DEADLINE {
                 let _ = server.kill();
@@ -122,7 +174,13 @@ impl Mounted {
                 run_checked(umount.arg(&self.directory), &self.log, MOUNT_DEADLINE)?;
             }
             Some(server) => {
-                terminate(server.id())?;
+                if self.exits_cleanly {
+                    terminate(server.id())?;
+                } else {
+                    // Some end with an error on a signal; all end well where they are unmounted.
+                    let mut umount = Command::new("umount");
+                    run_checked(umount.arg(&self.directory), &self.log, MOUNT_DEADLINE)?;
+                }
                 let ended = wait_until(server, MOUNT_DEADLINE)?;
                 match ended {
                     None => bail!("the server still runs after SIGTERM:\n{}", self.said()),
@@ -197,6 +255,54 @@ pub(crate) struct Scratch {
     top: PathBuf,
 }
 
+/// A private ext4, empty, in memory: an image on a tmpfs, mounted through a loop device.
+///
+/// The device goes with the mount, and the memory with the tmpfs.
+#[derive(Debug)]
+pub(crate) struct Ext4 {
+    // In the order in which they must go.
+    mounted: Mounted,
+    _memory: Mounted,
+}
+
+impl Ext4 {
+    /// Makes one of `gib` GiB, which takes memory only as it fills, under this name in `scratch`.
+    ///
+    /// # Errors
+    /// The kernel has no ext4 or no loop devices, or mkfs.ext4 is missing.
+    pub(crate) fn new(scratch: &Scratch, name: &str, gib: u64) -> Result<Self> {
+        let memory = Target::Kernel {
+            label: "tmpfs",
+            arguments: ["-t", "tmpfs", "-o", "size=90%", "stratafs-xtask"].map(Into::into).into(),
+        };
+        let memory = memory.mount(scratch, &format!("{name}-image"))?;
+        let image = memory.path().join("ext4");
+        File::create_new(&image)?.set_len(gib << 30)?;
+        let mkfs = find_on_path("mkfs.ext4").context("mkfs.ext4 is not installed")?;
+        // What is otherwise written in the background after the mount would fall into measurements.
+        let mut mkfs = Command::new(mkfs);
+        mkfs.args(["-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0"]).arg(&image);
+        run_checked(&mut mkfs, &scratch.file(&format!("{name}-mkfs.log")), MOUNT_DEADLINE)?;
+        let arguments = ["-t", "ext4", "-o", "loop"].map(OsString::from).into_iter();
+        let arguments = arguments.chain([image.into_os_string()]).collect();
+        let mounted = Target::Kernel { label: "ext4", arguments }.mount(scratch, name)?;
+        fs::remove_dir(mounted.path().join("lost+found"))?;
+        Ok(Self { mounted, _memory: memory })
+    }
+
+    /// Where it is mounted.
+    pub(crate) fn path(&self) -> &Path {
+        self.mounted.path()
+    }
+
+    /// A new directory in it.
+    pub(crate) fn directory(&self, name: &str) -> Result<PathBuf> {
+        let directory = self.path().join(name);
+        fs::create_dir(&directory)?;
+        Ok(directory)
+    }
+}
+
 const SCRATCH_PREFIX: &str = "stratafs-xtask.";
 
 impl Scratch {
@@ -217,6 +323,17 @@ impl Scratch {
         Ok(Self { top })
     }
 
+    /// One that another of this process made and leaked.
+    pub(crate) fn adopt(top: PathBuf) -> Self {
+        Self { top }
+    }
+
+    /// Leaves it where it is.
+    pub(crate) fn leak(self) -> PathBuf {
+        let mut this = self;
+        mem::take(&mut this.top)
+    }
+
     /// A new directory in it.
     pub(crate) fn directory(&self, name: &str) -> Result<PathBuf> {
         let directory = self.top.join(name);
@@ -233,7 +350,9 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        clear(&self.top);
+        if !self.top.as_os_str().is_empty() {
+            clear(&self.top);
+        }
     }
 }
 

@@ -27,18 +27,26 @@ pub(crate) const CARGO_FUZZ: Tool = Tool { name: "cargo-fuzz", version: "0.13.2"
 /// Checks licences, bans and sources; used by soak alone.
 pub(crate) const CARGO_DENY: Tool = Tool { name: "cargo-deny", version: "0.20.2" };
 
-/// Debian packages: (package, a program in it, who needs it).
-const PACKAGES: [(&str, &str, &str); 9] = [
+/// A Debian package: its name, a program in it, who needs it.
+type Package = (&'static str, &'static str, &'static str);
+
+/// What the tests need.
+const PACKAGES: [Package; 10] = [
     ("fuse3", "fusermount3", "mounting without root"),
     ("git", "git", "the suite that clones in the mount"),
     ("sqlite3", "sqlite3", "the suite that keeps a database in the mount"),
     ("mount", "mount", "mounting tmpfs to compare with"),
+    ("e2fsprogs", "mkfs.ext4", "a private ext4 to serve and to compare with"),
     ("util-linux", "setpriv", "tests that drop root"),
     ("attr", "setfattr", "tests of extended attributes"),
     ("acl", "setfacl", "tests of access control lists"),
     ("qemu-system-x86", "qemu-system-x86_64", "virtual machines that boot from virtio-fs"),
     ("busybox-static", "busybox", "the programs of those machines"),
 ];
+
+/// The other projects' servers that a bench compares with.
+pub(crate) const PEERS: [Package; 2] =
+    [("bindfs", "bindfs", "a comparison"), ("fuse-overlayfs", "fuse-overlayfs", "a comparison")];
 
 /// The guest's kernel: a series that has FUSE, virtio-fs and virtio over PCI built in, so that it
 /// needs no initial file system.
@@ -108,6 +116,13 @@ pub(crate) fn install(no_install: bool) -> Result<()> {
         fetch_kernel()?;
     }
     Ok(())
+}
+
+/// Installs the packages of which the program is missing.
+pub(crate) fn install_missing(packages: &[Package]) -> Result<()> {
+    let missing = packages.iter().filter(|(_, program, _)| !on_path(program));
+    let names: Vec<&str> = missing.map(|(package, ..)| *package).collect();
+    if names.is_empty() { Ok(()) } else { install_packages(&names) }
 }
 
 fn kernel_dir() -> PathBuf {

@@ -7,7 +7,6 @@
 //! hypervisor and not the filesystem, so the bench runs with the kernel's default.
 
 use std::fs;
-use std::path::Path;
 
 use anyhow::{Context, Result};
 
@@ -23,20 +22,22 @@ pub(super) struct HaltPoll {
 }
 
 impl HaltPoll {
+    /// The file of the parameter and its value, where this machine has the governor.
+    pub(super) fn current() -> Option<(&'static str, u64)> {
+        let value = fs::read_to_string(PARAMETER).ok()?.trim().parse().ok()?;
+        Some((PARAMETER, value))
+    }
+
     /// Raises the polling, where this machine has the governor and polls for less.
     pub(super) fn raised() -> Result<Self> {
-        let path = Path::new(PARAMETER);
-        let Ok(text) = fs::read_to_string(path) else { return Ok(Self { before: None }) };
-        let before: u64 = text.trim().parse().with_context(|| format!("{PARAMETER}: {text:?}"))?;
-        if before >= DEFAULT_NS {
+        let Some((parameter, before)) = Self::current().filter(|(_, ns)| *ns < DEFAULT_NS) else {
             return Ok(Self { before: None });
-        }
-        fs::write(path, DEFAULT_NS.to_string())
-            .with_context(|| format!("cannot set {PARAMETER}"))?;
+        };
+        fs::write(parameter, DEFAULT_NS.to_string())
+            .with_context(|| format!("cannot set {parameter}"))?;
         println!(
-            "{PARAMETER} is {before} and for this run {DEFAULT_NS}, the kernel's default: without \
-             it the cost of waking a halted processor hides every other. If the run is killed, \
-             write {before} back."
+            "{parameter} is {before} and for this run {DEFAULT_NS}, the kernel's default: without \
+             it the cost of waking a halted processor hides every other."
         );
         Ok(Self { before: Some(before) })
     }

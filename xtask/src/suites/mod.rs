@@ -6,7 +6,7 @@ mod programs;
 mod readme;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::Path;
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -75,8 +75,8 @@ pub(crate) struct Targets {
 
 impl Targets {
     /// A MemFs served by the command at `program`.
-    pub(crate) fn memfs(program: PathBuf) -> Self {
-        let serve = |spec| Target::Stratafs { program: program.clone(), spec };
+    pub(crate) fn memfs(program: &Path) -> Self {
+        let serve = |spec| Target::stratafs(program, spec);
         Self {
             cached: serve("mem(capacity=1GiB)"),
             uncached: serve("mem(capacity=1GiB, cache=never)"),
