@@ -20,6 +20,8 @@ pub struct Stack {
     name: String,
     client: Arc<dyn Client>,
     ledger: Option<Arc<Ledger>>,
+    /// The directory in which cases work, with a slash at its end; empty for the root.
+    below: Vec<u8>,
     gaps: Vec<(Capabilities, String)>,
     excuses: Vec<(&'static str, String)>,
 }
@@ -36,6 +38,7 @@ impl Stack {
             name: name.into(),
             client: Arc::new(client),
             ledger: Some(ledger),
+            below: Vec::new(),
             gaps: gaps.into_iter().map(|(what, why)| (what, why.to_owned())).collect(),
             excuses: Vec::new(),
         }
@@ -64,6 +67,7 @@ impl Stack {
             name: name.into(),
             client: Arc::new(client),
             ledger: None,
+            below: Vec::new(),
             gaps,
             excuses: Vec::new(),
         })
@@ -82,6 +86,15 @@ impl Stack {
     #[must_use]
     pub fn excuse(mut self, name: &'static str, reason: impl Into<String>) -> Self {
         self.excuses.push((name, reason.into()));
+        self
+    }
+
+    /// The same stack, whose cases work in the directory `path` of it, which exists, and not in its
+    /// root: on a mount in the tree, say. `statfs` stays the root's.
+    #[must_use]
+    pub fn below(mut self, path: impl Into<Vec<u8>>) -> Self {
+        self.below = path.into();
+        self.below.push(b'/');
         self
     }
 
@@ -151,7 +164,7 @@ impl Stack {
         let client = &*self.client;
         client.begin()?;
         let before = client.statfs()?;
-        let dir = case.name.as_bytes();
+        let dir = &[&self.below, case.name.as_bytes()].concat()[..];
         client.mkdir(dir, 0o777)?;
         let world = World::new(client, dir);
         let verdict = catch_unwind(AssertUnwindSafe(|| (case.run)(&world)))
