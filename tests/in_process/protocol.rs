@@ -9,4 +9,5 @@ mod malformed;
 mod operations;
 mod recorder;
 mod requests;
+mod share;
 mod wire;

@@ -9,6 +9,7 @@ mod faults;
 mod identity;
 mod options;
 mod ownership;
+mod races;
 mod records;
 mod support;
 mod syscalls;
