@@ -1,25 +1,16 @@
 //! The stage `mounted`: the tests on a mounted filesystem, then the external suites.
 
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::{Result, bail};
 
 use crate::build::{MOUNTED, targets};
 use crate::process::{self, cargo, target_profile_dir};
-use crate::suites::{Suite, Tally, Targets};
-
-/// What the external suites run on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum On {
-    /// A MemFs mounted by the `stratafs` command.
-    #[default]
-    Memfs,
-    /// tmpfs, which tries the suites themselves.
-    Tmpfs,
-}
+use crate::suites::{On, Suite, Tally};
 
 /// Runs the chosen suites, or with none chosen the test binary and every suite.
-pub(crate) fn run(chosen: &[Suite], on: On) -> Result<()> {
+pub(crate) fn run(chosen: &[Suite], on: &[On]) -> Result<()> {
     let mut failed = Vec::new();
     let suites = if chosen.is_empty() {
         if let Err(error) = run_test_binary() {
@@ -30,38 +21,36 @@ pub(crate) fn run(chosen: &[Suite], on: On) -> Result<()> {
     } else {
         chosen
     };
-    let targets = match on {
-        On::Tmpfs => Targets::tmpfs(),
-        On::Memfs => {
-            process::run(cargo().args([
-                "test",
-                "-q",
-                "--workspace",
-                "--no-run",
-                "--test",
-                MOUNTED,
-            ]))?;
-            Targets::memfs(&target_profile_dir()?.join("stratafs"))
-        }
-    };
-    let can_mount = on == On::Tmpfs || Path::new("/dev/fuse").exists();
-    for suite in suites {
-        println!("\n-- {suite}");
-        let tally = if can_mount { suite.run(&targets) } else { Ok(skipped(*suite)) };
+    let on = if on.is_empty() { &On::OURS } else { on };
+    if on.iter().any(|on| *on != On::Tmpfs) {
+        process::run(cargo().args(["test", "-q", "--workspace", "--no-run", "--test", MOUNTED]))?;
+    }
+    let program = target_profile_dir()?.join("stratafs");
+    let fuse = Path::new("/dev/fuse").exists();
+    let pairs = on.iter().flat_map(|on| suites.iter().map(move |suite| (*on, *suite)));
+    for (on, suite) in pairs.filter(|(on, suite)| suite.covers(*on)) {
+        let name = format!("{suite} on {on}");
+        println!("\n-- {name}");
+        let start = Instant::now();
+        let tally = if fuse || on == On::Tmpfs {
+            suite.run(on, &program)
+        } else {
+            Ok(Tally { skipped: suite.cases(on), ..Tally::default() })
+        };
         match tally {
             Ok(tally) => {
-                println!("{suite}: {tally}");
+                println!("{name}: {tally} ({} s)", start.elapsed().as_secs());
                 if tally.failed > 0 {
-                    failed.push(suite.to_string());
+                    failed.push(name);
                 }
             }
             Err(error) => {
-                println!("{suite}: FAILED: {error:#}\n{suite}: 0 passed, 1 failed, 0 skipped");
-                failed.push(suite.to_string());
+                println!("{name}: FAILED: {error:#}\n{name}: 0 passed, 1 failed, 0 skipped");
+                failed.push(name);
             }
         }
     }
-    if !can_mount {
+    if !fuse {
         warn_that_nothing_mounts();
     }
     if failed.is_empty() { Ok(()) } else { bail!("failed: {}", failed.join(", ")) }
@@ -75,10 +64,6 @@ fn run_test_binary() -> Result<()> {
     let mut test = cargo();
     test.args(["test", "--workspace", "--test", MOUNTED, "--", "--test-threads=2"]);
     process::run(&mut test)
-}
-
-fn skipped(suite: Suite) -> Tally {
-    Tally { skipped: suite.cases(), ..Tally::default() }
 }
 
 fn warn_that_nothing_mounts() {

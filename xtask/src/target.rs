@@ -255,14 +255,48 @@ pub(crate) struct Scratch {
     top: PathBuf,
 }
 
-/// A private ext4, empty, in memory: an image on a tmpfs, mounted through a loop device.
-///
-/// The device goes with the mount, and the memory with the tmpfs.
+/// An image of an empty ext4 in memory, on a tmpfs of its own, to be mounted through a loop device.
+#[derive(Debug)]
+pub(crate) struct Image {
+    target: Target,
+    _memory: Mounted,
+}
+
+impl Image {
+    /// Makes one of `gib` GiB, which takes memory only as it fills, under this name in `scratch`.
+    ///
+    /// # Errors
+    /// mkfs.ext4 is missing or failed.
+    pub(crate) fn ext4(scratch: &Scratch, name: &str, gib: u64) -> Result<Self> {
+        let memory = Target::Kernel {
+            label: "tmpfs",
+            arguments: ["-t", "tmpfs", "-o", "size=90%", "stratafs-xtask"].map(Into::into).into(),
+        };
+        let memory = memory.mount(scratch, name)?;
+        let image = memory.path().join("ext4");
+        File::create_new(&image)?.set_len(gib << 30)?;
+        let mkfs = find_on_path("mkfs.ext4").context("mkfs.ext4 is not installed")?;
+        // What is otherwise written in the background after the mount would fall into measurements.
+        let mut mkfs = Command::new(mkfs);
+        mkfs.args(["-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0"]).arg(&image);
+        run_checked(&mut mkfs, &scratch.file(&format!("{name}.log")), MOUNT_DEADLINE)?;
+        let arguments = ["-t", "ext4", "-o", "loop"].map(OsString::from).into_iter();
+        let arguments = arguments.chain([image.into_os_string()]).collect();
+        Ok(Self { target: Target::Kernel { label: "ext4", arguments }, _memory: memory })
+    }
+
+    /// Mounts the image; the loop device goes with the mount.
+    pub(crate) fn target(&self) -> &Target {
+        &self.target
+    }
+}
+
+/// A private ext4, empty, in memory.
 #[derive(Debug)]
 pub(crate) struct Ext4 {
     // In the order in which they must go.
     mounted: Mounted,
-    _memory: Mounted,
+    _image: Image,
 }
 
 impl Ext4 {
@@ -271,23 +305,10 @@ impl Ext4 {
     /// # Errors
     /// The kernel has no ext4 or no loop devices, or mkfs.ext4 is missing.
     pub(crate) fn new(scratch: &Scratch, name: &str, gib: u64) -> Result<Self> {
-        let memory = Target::Kernel {
-            label: "tmpfs",
-            arguments: ["-t", "tmpfs", "-o", "size=90%", "stratafs-xtask"].map(Into::into).into(),
-        };
-        let memory = memory.mount(scratch, &format!("{name}-image"))?;
-        let image = memory.path().join("ext4");
-        File::create_new(&image)?.set_len(gib << 30)?;
-        let mkfs = find_on_path("mkfs.ext4").context("mkfs.ext4 is not installed")?;
-        // What is otherwise written in the background after the mount would fall into measurements.
-        let mut mkfs = Command::new(mkfs);
-        mkfs.args(["-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0"]).arg(&image);
-        run_checked(&mut mkfs, &scratch.file(&format!("{name}-mkfs.log")), MOUNT_DEADLINE)?;
-        let arguments = ["-t", "ext4", "-o", "loop"].map(OsString::from).into_iter();
-        let arguments = arguments.chain([image.into_os_string()]).collect();
-        let mounted = Target::Kernel { label: "ext4", arguments }.mount(scratch, name)?;
+        let image = Image::ext4(scratch, &format!("{name}-image"), gib)?;
+        let mounted = image.target.mount(scratch, name)?;
         fs::remove_dir(mounted.path().join("lost+found"))?;
-        Ok(Self { mounted, _memory: memory })
+        Ok(Self { mounted, _image: image })
     }
 
     /// Where it is mounted.

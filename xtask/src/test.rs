@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 
 use crate::stage::{self, Stage};
-use crate::suites::Suite;
+use crate::suites::{On, Suite};
 use crate::{build, guest, in_process, lint, mounted, tools};
 
 /// Arguments of `cargo xtask test`.
@@ -17,9 +17,9 @@ pub(crate) struct Args {
     #[arg(long = "suite", value_name = "SUITE")]
     suites: Vec<Suite>,
 
-    /// What the mounted suites run on.
-    #[arg(long, value_name = "TARGET", default_value = "memfs")]
-    on: mounted::On,
+    /// What the mounted suites run on [default: each of ours].
+    #[arg(long, value_name = "TARGET")]
+    on: Vec<On>,
 
     /// The stages to run [default: all].
     #[arg(value_name = "STAGE")]
@@ -38,7 +38,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             Stage::Lint => lint::run(),
             Stage::Build => build::run(),
             Stage::InProcess => in_process::run(),
-            Stage::Mounted => mounted::run(&args.suites, args.on),
+            Stage::Mounted => mounted::run(&args.suites, &args.on),
             Stage::Guest => guest::run(),
         });
         let stop = timed.outcome.is_err() && stage.carries_the_rest();

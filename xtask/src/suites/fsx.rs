@@ -17,7 +17,7 @@ const SEEDS: [(u64, bool); 4] = [(1, true), (2, true), (3, true), (4, false)];
 pub(super) const CASES: usize = SEEDS.len();
 
 /// The crate's cost grows with the square of the number of operations.
-const OPERATIONS: u64 = 10_000;
+pub(super) const OPERATIONS: u64 = 10_000;
 const DEADLINE: Duration = Duration::from_secs(600);
 
 /// Every operation that the program has, the ones that move data most often.

@@ -1,6 +1,8 @@
 //! The external suites: programs that know nothing of stratafs, run on a mounted one.
 
 mod fsx;
+mod overlay;
+mod passthrough;
 mod pjdfstest;
 mod programs;
 mod readme;
@@ -13,12 +15,13 @@ use clap::ValueEnum;
 
 pub(crate) use fsx::exercise;
 
-use crate::target::{Scratch, Target};
+use crate::process::is_root;
+use crate::target::{Ext4, Scratch, Target};
 
 /// One external suite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Suite {
-    /// POSIX conformance, compared test by test with tmpfs.
+    /// POSIX conformance, compared test by test with the kernel's filesystem of the same kind.
     Pjdfstest,
     /// Random reads, writes, maps, truncations and holes on one file, each read checked.
     Fsx,
@@ -28,30 +31,102 @@ pub(crate) enum Suite {
     Readme,
 }
 
+/// What the suites run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum On {
+    /// A MemFs mounted by the `stratafs` command, compared with tmpfs.
+    Memfs,
+    /// Mounted host directories, compared with the ext4 that they are on.
+    Passthrough,
+    /// Mounted overlays, compared with the kernel's.
+    Overlay,
+    /// tmpfs, which tries the suites themselves.
+    Tmpfs,
+}
+
+impl On {
+    /// What is run on where nothing is chosen.
+    pub(crate) const OURS: [Self; 3] = [Self::Memfs, Self::Passthrough, Self::Overlay];
+}
+
 impl Suite {
     pub(crate) const ALL: [Self; 4] = [Self::Readme, Self::Pjdfstest, Self::Fsx, Self::Programs];
 
-    /// Runs the suite on every composition it covers; what fails is printed where it fails.
-    pub(crate) fn run(self, targets: &Targets) -> Result<Tally> {
-        let scratch = Scratch::new()?;
+    /// Whether the suite has cases for it.
+    pub(crate) fn covers(self, on: On) -> bool {
         match self {
-            Self::Pjdfstest => pjdfstest::run(targets, &scratch),
-            Self::Fsx => fsx::run(targets, &scratch),
-            Self::Programs => programs::run(targets, &scratch),
-            Self::Readme => readme::run(targets, &scratch),
+            Self::Pjdfstest | Self::Fsx => true,
+            Self::Programs | Self::Readme => matches!(on, On::Memfs | On::Tmpfs),
+        }
+    }
+
+    /// Runs the suite on every composition it covers, served by the command at `program`; what fails
+    /// is printed where it fails.
+    pub(crate) fn run(self, on: On, program: &Path) -> Result<Tally> {
+        let scratch = Scratch::new()?;
+        let targets = || match on {
+            On::Tmpfs => Targets::tmpfs(),
+            _ => Targets::memfs(program),
+        };
+        match (self, on) {
+            (Self::Pjdfstest, On::Passthrough) => passthrough::pjdfstest(program, &scratch),
+            (Self::Pjdfstest, On::Overlay) => overlay::pjdfstest(program, &scratch),
+            (Self::Pjdfstest, On::Memfs | On::Tmpfs) => {
+                let targets = targets();
+                let comparison = pjdfstest::Comparison {
+                    reference: (&Target::Tmpfs, pjdfstest::TESTS - 10),
+                    targets: vec![("cached", &targets.cached), ("uncached", &targets.uncached)],
+                    skipped: &[],
+                };
+                pjdfstest::run(&comparison, &scratch)
+            }
+            (Self::Fsx, On::Passthrough) => passthrough::fsx(program, &scratch),
+            (Self::Fsx, On::Overlay) => overlay::fsx(program, &scratch),
+            (Self::Fsx, On::Memfs | On::Tmpfs) => fsx::run(&targets(), &scratch),
+            (Self::Programs, _) => programs::run(&targets(), &scratch),
+            (Self::Readme, _) => readme::run(&targets(), &scratch),
         }
     }
 
     /// How many cases are skipped where nothing can be mounted.
-    pub(crate) fn cases(self) -> usize {
-        match self {
-            Self::Pjdfstest => pjdfstest::CASES,
-            Self::Fsx => fsx::CASES,
-            Self::Programs => programs::CASES,
-            Self::Readme => readme::CASES,
+    pub(crate) fn cases(self, on: On) -> usize {
+        match (self, on) {
+            // On two targets each.
+            (Self::Pjdfstest, _) => 2 * pjdfstest::TESTS,
+            (Self::Fsx, On::Passthrough) => passthrough::FSX_CASES,
+            (Self::Fsx, On::Overlay) => overlay::FSX_CASES,
+            (Self::Fsx, On::Memfs | On::Tmpfs) => fsx::CASES,
+            (Self::Programs, _) => programs::CASES,
+            (Self::Readme, _) => readme::CASES,
         }
     }
 }
+
+impl fmt::Display for On {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Memfs => "memfs",
+            Self::Passthrough => "passthrough",
+            Self::Overlay => "overlay",
+            Self::Tmpfs => "tmpfs",
+        })
+    }
+}
+
+/// An empty ext4 of its own for a suite, or why there is none: it takes root and a loop device, which a
+/// container may not have.
+fn private_ext4(scratch: &Scratch, name: &str) -> Option<Ext4> {
+    if !is_root() {
+        println!("SKIPPED: a private ext4 takes root");
+        return None;
+    }
+    Ext4::new(scratch, name, EXT4_GIB)
+        .inspect_err(|error| println!("SKIPPED: no private ext4 here: {error:#}"))
+        .ok()
+}
+
+/// Room for the largest file of a suite; only what is written takes memory.
+const EXT4_GIB: u64 = 2;
 
 impl fmt::Display for Suite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -64,7 +139,7 @@ impl fmt::Display for Suite {
     }
 }
 
-/// What the suites run on.
+/// A filesystem in memory in its two forms.
 #[derive(Debug)]
 pub(crate) struct Targets {
     /// With the kernel's caches used in full.
