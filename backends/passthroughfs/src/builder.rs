@@ -19,7 +19,7 @@ use crate::idmap::{IdMap, IdRule};
 use crate::node::{Identity, Node};
 use crate::owner::{Logged, host_kind, xattr};
 use crate::pins::Pins;
-use crate::record::RECORD;
+use crate::record::{MAX_LEN, RECORD, Record};
 use crate::table::Table;
 
 /// How owners, modes and types are kept.
@@ -72,15 +72,15 @@ pub enum BuildError {
     )]
     Symlink(PathBuf),
     /// The path is neither a directory nor a regular file.
-    #[error("passthrough: {0} is neither a directory nor a regular file")]
+    #[error("passthrough: {0} is neither a directory nor a regular file: share one of these")]
     Type(PathBuf),
     /// A second root that is no directory.
-    #[error("passthrough: {0} is no directory, which a second root must be")]
+    #[error("passthrough: {0} is no directory, which a second root must be: choose one")]
     ExtraType(PathBuf),
     /// A second root on another mount.
     #[error(
         "passthrough: {0} is on another filesystem or mount than the root: renames and links \
-         between them would fail with EXDEV"
+         between them would fail with EXDEV; choose a directory on the root's"
     )]
     ExtraMount(PathBuf),
     /// Records cannot be kept.
@@ -94,6 +94,18 @@ pub enum BuildError {
         path: PathBuf,
         /// The error.
         cause: Errno,
+    },
+    /// The root's own ownership record is corrupt, so nothing could be made in it.
+    #[error(
+        "passthrough: read {} of {path}: EIO: \"{text}\" is no ownership record: set it to \
+         UID:GID:MODE with setfattr -n, or remove it with setfattr -x",
+        RECORD.to_string_lossy()
+    )]
+    Record {
+        /// The path.
+        path: PathBuf,
+        /// What is in the attribute.
+        text: String,
     },
     /// `/proc` is needed and is not there.
     #[error("passthrough: open /proc: {0}: mount it, for files are reopened through it")]
@@ -312,8 +324,11 @@ impl Builder {
 
         let root = Root::open(&path, self.follow_root)?;
         let dir = root.listing(&path, &proc)?;
-        if options.ownership == Ownership::Virtual && !options.readonly {
-            check_xattr(&path, &proc, &root.fd)?;
+        if options.ownership == Ownership::Virtual {
+            check_record(&path, &proc, &root, options.readonly)?;
+        }
+        if !options.readonly && root.only.is_none() {
+            warn_of_refusals(&path, &proc, &root.fd);
         }
         let extra = self.extra.as_deref().map(|path| open_extra(path, self.follow_root, &root));
         let extra = extra.transpose()?;
@@ -451,8 +466,12 @@ fn open_error(path: &Path, error: io::Error) -> BuildError {
         Errno::ENOENT => "make it, or check the spelling",
         Errno::ENOTDIR => "a part of the path is no directory",
         Errno::EACCES => "the server's user may not go there or read it",
-        Errno::EMFILE | Errno::ENFILE => "raise the limit of open files",
-        _ => "the host refused",
+        Errno::ELOOP => "its symbolic links lead in a circle",
+        Errno::ENAMETOOLONG => "give a shorter path, from a directory nearer to it",
+        Errno::ENOTCONN => "a FUSE server died there: unmount it with umount -l",
+        Errno::ESTALE => "its server has it no more: unmount and mount it again",
+        Errno::EMFILE | Errno::ENFILE => "raise the limit of open files (ulimit -n)",
+        _ => "the host refused; its log (dmesg) may say why",
     };
     BuildError::Open { path: path.to_owned(), cause, hint }
 }
@@ -482,11 +501,38 @@ fn open_extra(path: &Path, follow: bool, root: &Root) -> Result<(Arc<OwnedFd>, S
     Ok((Arc::new(fd), stat))
 }
 
-fn check_xattr(path: &Path, proc: &Proc, root: &OwnedFd) -> Result<(), BuildError> {
-    match xattr(proc, root.as_fd(), RECORD, &mut []) {
-        Ok(_) => Ok(()),
+/// Makes sure that records can be kept, and that the root's own is one.
+fn check_record(path: &Path, proc: &Proc, root: &Root, readonly: bool) -> Result<(), BuildError> {
+    let mut text = [0; MAX_LEN];
+    let fits = |text: &[u8]| {
+        let record = Record::parse(text);
+        record.is_ok_and(|record| matches!(record.kind, None | Some(FileType::Directory)))
+    };
+    let corrupt = |text: &[u8]| {
+        let text = text.escape_ascii().to_string();
+        Err(BuildError::Record { path: path.to_owned(), text })
+    };
+    match xattr(proc, root.fd.as_fd(), RECORD, &mut text) {
+        Ok(None) => Ok(()),
+        Ok(Some(len)) if fits(&text[..len]) => Ok(()),
+        Ok(Some(len)) => corrupt(&text[..len]),
+        Err(Errno::ERANGE) => corrupt(b"(too long)"),
+        Err(_) if readonly => Ok(()),
         Err(cause) => Err(BuildError::NoXattr { path: path.to_owned(), cause }),
     }
+}
+
+/// Says beforehand what every change of the root would be refused for. Below it things may differ,
+/// and may change, so it is no error.
+fn warn_of_refusals(path: &Path, proc: &Proc, root: &OwnedFd) {
+    let Err(error) = proc.may_change_dir(root.as_fd()) else { return };
+    let cause = Errno::from(error);
+    let hint = match cause {
+        Errno::EROFS => "it is mounted read-only: serve it with readonly, or mount it rw",
+        Errno::EACCES => "serve it as its owner, or with readonly",
+        _ => return,
+    };
+    log::warn!("passthrough: change {}: {cause}, as clients will see: {hint}", path.display());
 }
 
 fn root_node(id: NodeId, fd: &Arc<OwnedFd>, stat: &Stat) -> Node {

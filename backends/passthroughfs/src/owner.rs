@@ -43,10 +43,14 @@ impl Logged {
         };
         if fresh {
             log::error!(
-                "passthrough: inode {} has a corrupt {}: \"{}\": EIO until it is repaired or removed",
-                stat.ino,
+                "passthrough: read {} of inode {} on device {}:{}: \"{}\" is no ownership record: EIO \
+                 until it is repaired or removed with setfattr; find -inum {} finds the file",
                 RECORD.to_string_lossy(),
-                text.escape_ascii()
+                stat.ino,
+                stat.dev >> 32,
+                stat.dev & 0xffff_ffff,
+                text.escape_ascii(),
+                stat.ino
             );
         }
     }

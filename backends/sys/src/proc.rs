@@ -72,6 +72,18 @@ impl Proc {
         check(unsafe { libc::fchmodat(dir, link.as_c_str().as_ptr(), mode, 0) }).map(drop)
     }
 
+    /// Whether this process may make, move and remove names in the directory that `dir` pins, as far
+    /// as its mode, its ACL and its mount go: faccessat(2) for the effective ids.
+    ///
+    /// # Errors
+    /// * `EACCES`: it may not. `EROFS`: nobody may.
+    pub fn may_change_dir(&self, dir: BorrowedFd<'_>) -> io::Result<()> {
+        let link = Link::new("", dir);
+        let (at, mode, flags) = (self.0.as_raw_fd(), libc::W_OK | libc::X_OK, libc::AT_EACCESS);
+        // SAFETY: the path is NUL-terminated and lives through the call.
+        check(unsafe { libc::faccessat(at, link.as_c_str().as_ptr(), mode, flags) }).map(drop)
+    }
+
     /// Sets access and modification time of what `file` pins: utimensat(2). `None` leaves one.
     ///
     /// # Errors

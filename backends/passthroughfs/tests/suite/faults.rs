@@ -2,12 +2,13 @@
 
 use std::ffi::CString;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
-use stratafs_core::{DynFileSystem, Errno, NodeId, OpenFlags};
+use stratafs_core::{DynFileSystem, Errno, NodeId, OpenFlags, XattrMode};
 use stratafs_passthroughfs::{BuildError, Ownership, PassthroughFs};
 use stratafs_sys::mount::{MountFlags, detach, mount};
 
-use crate::support::{As, Share, in_child, is_root, root};
+use crate::support::{As, Share, in_child, is_root, logged, root};
 
 /// A filesystem on a directory, taken away again at the end.
 struct Mounted(tempfile::TempDir);
@@ -25,6 +26,25 @@ impl Mounted {
         }
     }
 
+    /// A new filesystem of `kind` of 8 MiB, in a file.
+    fn image(kind: &str) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let image = tempfile::NamedTempFile::new().unwrap();
+        image.as_file().set_len(8 << 20).unwrap();
+        let run = |program: &str, arguments: &[&str], last: &[&Path]| {
+            let mut command = Command::new(program);
+            command.args(arguments).args(last).stdin(Stdio::null());
+            command.output().is_ok_and(|output| output.status.success())
+        };
+        let made = run(&format!("mkfs.{kind}"), &["-q", "-N", "64"], &[image.path()]);
+        // The device lives on after the file's name is gone, until the last unmount.
+        if made && run("mount", &["-o", "loop"], &[image.path(), dir.path()]) {
+            return Some(Self(dir));
+        }
+        eprintln!("SKIPPED: an image of {kind}");
+        None
+    }
+
     fn path(&self) -> &Path {
         self.0.path()
     }
@@ -36,12 +56,14 @@ impl Drop for Mounted {
     }
 }
 
-#[test]
-fn full_disk_is_enospc_and_leaves_nothing_half_made() {
-    let Some(mounted) = Mounted::new("tmpfs", "size=64k,nr_inodes=20") else { return };
-    let share = Share::over(tempfile::tempdir_in(mounted.path()).unwrap(), |b| b);
+/// Fills the filesystem of `mounted`, and looks at what there is all the while.
+fn fill(mounted: &Mounted, ownership: Ownership) {
+    let dir = tempfile::tempdir_in(mounted.path()).unwrap();
+    let share = Share::over(dir, |b| b.ownership(ownership));
     let w = share.world();
     w.file("kept", b"precious").unwrap();
+    w.chown("kept", Some(5), Some(6)).unwrap();
+    w.mkdir("dir", 0o750).unwrap();
     let mut made = Vec::new();
     let refused = loop {
         let name = format!("f{}", made.len());
@@ -49,7 +71,7 @@ fn full_disk_is_enospc_and_leaves_nothing_half_made() {
             Ok(()) => made.push(name),
             Err(errno) => break errno,
         }
-        assert!(made.len() < 100);
+        assert!(made.len() < 4000);
     };
     assert_eq!(refused, Errno::ENOSPC);
     let fd = w.open("kept", OpenFlags::READ_WRITE).unwrap();
@@ -59,23 +81,58 @@ fn full_disk_is_enospc_and_leaves_nothing_half_made() {
             Ok(written) => end += written as u64,
             Err(errno) => break errno,
         }
-        assert!(end < 1 << 20);
+        assert!(end < 1 << 26);
     };
     assert_eq!(full, Errno::ENOSPC);
     w.close(fd).unwrap();
     assert_eq!(&w.read("kept").unwrap()[..8], b"precious");
-    for number in 0..40 {
-        let _ = w.mkdir(format!("d{number}"), 0o755);
-        let _ = w.symlink("t", format!("l{number}"));
+    let before = w.names("").unwrap();
+    let mut refusals = 0;
+    for number in 0..80 {
+        for outcome in [
+            w.mkdir(format!("d{number}"), 0o755),
+            w.symlink("t".repeat(900), format!("l{number}")),
+            w.mknod(format!("p{number}"), 0o010_644, 0),
+        ] {
+            match outcome {
+                Ok(()) => {}
+                Err(errno) => {
+                    assert_eq!(errno, Errno::ENOSPC);
+                    refusals += 1;
+                }
+            }
+        }
     }
-    // Whatever came into being has its record; nothing has lost it.
+    assert!(refusals > 0 && w.names("").unwrap().len() <= before.len() + 240 - refusals);
+    // A record that there is no room for leaves the one before it.
+    match w.chown("dir", Some(4_000_000_000), Some(4_000_000_000)) {
+        Ok(()) => assert_eq!(w.stat("dir").unwrap().uid, 4_000_000_000),
+        Err(errno) => assert_eq!((errno, w.stat("dir").unwrap().uid), (Errno::ENOSPC, 0)),
+    }
+    // Whatever came into being has its record, and is whole.
     for name in w.names("").unwrap() {
-        assert_eq!(w.stat(&name).unwrap().uid, 0, "{name}");
+        let attr = w.stat(&name).unwrap();
+        let owner = if name == "kept" { 5 } else { 0 };
+        assert!(attr.uid == owner || name == "dir", "{name}: {}", attr.uid);
+        if name.starts_with('l') {
+            assert_eq!(w.readlink(&name).unwrap().len(), 900);
+        }
     }
     for name in made {
         w.unlink(name).unwrap();
     }
     w.file("after", b"room again").unwrap();
+    assert_eq!(w.read("after").unwrap(), b"room again");
+}
+
+#[test]
+fn full_disk_is_enospc_and_leaves_nothing_half_made() {
+    let tmpfs = || Mounted::new("tmpfs", "size=64k,nr_inodes=20");
+    for ownership in [Ownership::Virtual, Ownership::Host] {
+        let (Some(memory), Some(image)) = (tmpfs(), Mounted::image("ext4")) else { return };
+        fill(&memory, ownership);
+        fill(&image, ownership);
+    }
 }
 
 #[test]
@@ -88,6 +145,28 @@ fn filesystem_without_user_attributes_is_refused_under_virtual_ownership_alone()
     let fs = build(Ownership::Squash).unwrap();
     let name = stratafs_core::Name::new(b"d").unwrap();
     fs.mkdir(&root(), NodeId::ROOT, name, 0o755).unwrap();
+    let readonly = PassthroughFs::builder().root_dir(mounted.path()).readonly(true);
+    let fs = readonly.ownership(Ownership::Virtual).default_owner(8, 9).build().unwrap();
+    let found = fs.lookup(&root(), NodeId::ROOT, name).unwrap().found().unwrap();
+    assert_eq!((found.attr.uid, found.attr.gid), (8, 9), "what has no record shows the default");
+}
+
+#[test]
+fn filesystem_without_user_attributes_works_under_host_ownership_but_for_them() {
+    let Some(mounted) = Mounted::new("ramfs", "") else { return };
+    let dir = tempfile::tempdir_in(mounted.path()).unwrap();
+    let share = Share::over(dir, |b| b.ownership(Ownership::Host));
+    let w = share.world();
+    w.file("f", b"data").unwrap();
+    let set = w.setxattr("f", b"user.a", b"1", XattrMode::Set);
+    assert_eq!(set.unwrap_err(), Errno::EOPNOTSUPP);
+    assert_eq!(w.getxattr("f", b"user.a").unwrap_err(), Errno::EOPNOTSUPP);
+    w.chown("f", Some(3), Some(4)).unwrap();
+    w.chmod("f", 0o4755).unwrap();
+    w.rename("f", "g").unwrap();
+    let attr = w.stat("g").unwrap();
+    assert_eq!((attr.uid, attr.gid, attr.mode & 0o7777), (3, 4, 0o4755));
+    assert_eq!(w.read("g").unwrap(), b"data");
 }
 
 #[test]
@@ -130,17 +209,22 @@ fn filesystem_without_creation_times_keeps_nodes_apart_and_finds_them_again() {
 fn read_only_host_is_erofs() {
     let Some(mounted) = Mounted::new("tmpfs", "size=1m") else { return };
     std::fs::write(mounted.path().join("f"), b"data").unwrap();
-    let remounted =
-        std::process::Command::new("mount").args(["-o", "remount,ro"]).arg(mounted.path()).status();
+    let remounted = Command::new("mount").args(["-o", "remount,ro"]).arg(mounted.path()).status();
     if !remounted.is_ok_and(|status| status.success()) {
         eprintln!("SKIPPED: a remount");
         return;
     }
-    let fs = PassthroughFs::builder()
-        .root_dir(mounted.path())
-        .ownership(Ownership::Virtual)
-        .build()
-        .unwrap();
+    let lines = logged();
+    let builder =
+        || PassthroughFs::builder().root_dir(mounted.path()).ownership(Ownership::Virtual);
+    let is_told = || {
+        let path = mounted.path().display().to_string();
+        lines.lock().unwrap().iter().any(|line| line.contains(&path) && line.contains("EROFS"))
+    };
+    builder().readonly(true).build().unwrap();
+    assert!(!is_told(), "who says so knows it");
+    let fs = builder().build().unwrap();
+    assert!(is_told(), "{:?}", lines.lock().unwrap());
     let name = stratafs_core::Name::new(b"new").unwrap();
     assert_eq!(fs.mkdir(&root(), NodeId::ROOT, name, 0o755).unwrap_err(), Errno::EROFS);
     let file = stratafs_core::Name::new(b"f").unwrap();
@@ -178,12 +262,12 @@ fn directory_of_somebody_else_is_eacces() {
     if !in_child("faults::directory_of_somebody_else_is_eacces", As::Nobody) {
         return;
     }
+    let lines = logged();
     // Readable by all and written by root alone, on every Linux.
-    let fs = PassthroughFs::builder().root_dir("/etc").build();
-    let fs = match fs {
-        Ok(fs) => fs,
-        Err(error) => panic!("{error}"),
-    };
+    let fs = PassthroughFs::builder().root_dir("/etc").build().unwrap();
+    let told = lines.lock().unwrap().clone();
+    let about = |line: &String| line.contains("/etc: EACCES") && line.contains("its owner");
+    assert!(told.iter().any(about), "{told:?}");
     let name = |text: &'static str| stratafs_core::Name::new(text.as_bytes()).unwrap();
     assert_eq!(fs.mkdir(&root(), NodeId::ROOT, name("new"), 0o755).unwrap_err(), Errno::EACCES);
     let entry = fs.lookup(&root(), NodeId::ROOT, name("passwd")).unwrap().found().unwrap();

@@ -10,7 +10,7 @@ use stratafs_core::{
 use stratafs_passthroughfs::{BuildError, Builder, OpenMode, Ownership, PassthroughFs};
 use stratafs_testkit::{Client, InProcess, World};
 
-use crate::support::{Share, root, snapshot};
+use crate::support::{RECORD, Share, root, set_host_xattr, snapshot};
 
 fn refused(builder: Builder) -> BuildError {
     builder.build().unwrap_err()
@@ -44,6 +44,42 @@ fn roots_that_cannot_be_shared_are_refused_in_words() {
     assert!(matches!(refused(builder(dir.path()).fd_budget(7)), BuildError::Budget(7)));
     let contradiction = builder(dir.path()).writeback(true).cache_policy(CachePolicy::Never);
     assert!(matches!(refused(contradiction), BuildError::Conflict(_)));
+}
+
+/// Each refusal names what was tried, on what, the error where there is one, and what to do.
+#[test]
+fn refusals_name_operation_object_cause_and_remedy() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    symlink(dir.path(), at("link")).unwrap();
+    symlink("circle", at("circle")).unwrap();
+    std::fs::write(at("file"), b"").unwrap();
+    std::fs::create_dir(at("corrupt")).unwrap();
+    set_host_xattr(&at("corrupt"), RECORD, b"root:root:755");
+    std::fs::create_dir(at("as-file")).unwrap();
+    set_host_xattr(&at("as-file"), RECORD, b"0:0:755:file");
+    let share = |name: &str| builder(&at(name));
+    let with_extra = |extra: &std::path::Path| builder(dir.path()).extra_root(extra);
+    for (refused, object, words) in [
+        (share("missing"), "missing", &["open", "ENOENT", "make it"][..]),
+        (share("file/x"), "file/x", &["open", "ENOTDIR", "no directory"]),
+        (share("circle").follow_root(true), "circle", &["open", "ELOOP", "in a circle"]),
+        (share(&"x".repeat(300)), "xxx", &["open", "ENAMETOOLONG", "shorter path"]),
+        (share("link"), "link", &["symbolic link", "give its target", "follow_root"]),
+        (share("corrupt"), "corrupt", &["read", "EIO", "root:root:755", "setfattr -x"]),
+        (share("as-file"), "as-file", &["read", "EIO", "0:0:755:file", "setfattr -x"]),
+        (builder("/dev/null".as_ref()), "/dev/null", &["share", "a directory"]),
+        (builder("/proc".as_ref()), "/proc", &["EOPNOTSUPP", "attributes", "ownership=squash"]),
+        (with_extra(&at("file")), "file", &["second root", "choose"]),
+        (with_extra("/proc".as_ref()), "/proc", &["EXDEV", "choose"]),
+        (builder(dir.path()).fd_budget(3), "fd_budget=3", &["at least 8"]),
+    ] {
+        let text = refused.build().unwrap_err().to_string();
+        for word in [object].iter().chain(words) {
+            assert!(text.contains(word), "no {word:?} in: {text}");
+        }
+    }
+    builder(&at("corrupt")).ownership(Ownership::Squash).build().unwrap();
 }
 
 #[test]
