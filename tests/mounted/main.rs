@@ -17,4 +17,5 @@ mod probe;
 mod served;
 mod signals;
 mod stage;
+mod stuck;
 mod unprivileged;

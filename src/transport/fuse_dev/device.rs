@@ -22,7 +22,11 @@ const UNIQUE: std::ops::Range<usize> = 8..16;
 /// A reply must go to the descriptor that its request came from. Whoever owes a reply holds the
 /// device weakly, so that a waiting lock cannot keep the connection of a server alive that is gone.
 #[derive(Debug)]
-pub(super) struct Device(OwnedFd);
+pub(super) struct Device {
+    descriptor: OwnedFd,
+    /// Several workers read from this one.
+    is_shared: bool,
+}
 
 /// Why there is no next request.
 #[derive(Debug)]
@@ -37,11 +41,16 @@ pub(super) enum NoRequest {
 
 impl Device {
     pub(super) fn new(descriptor: OwnedFd) -> Self {
-        Self(descriptor)
+        Self { descriptor, is_shared: false }
+    }
+
+    /// A device that several workers are to read from.
+    pub(super) fn shared(descriptor: OwnedFd) -> Self {
+        Self { descriptor, is_shared: true }
     }
 
     pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.descriptor.as_fd()
     }
 
     /// Waits for a request and answers its length.
@@ -55,6 +64,12 @@ impl Device {
                 _ => NoRequest::Failed(error),
             }
         })
+    }
+
+    /// Has reads answer at once, or wait; whether that could be had. Not where workers share the
+    /// device: the others would not wait either.
+    pub(super) fn set_nonblocking(&self, on: bool) -> bool {
+        !self.is_shared && fuse::set_nonblocking(self.as_fd(), on).is_ok()
     }
 
     /// Whether a request waits to be read.
@@ -203,6 +218,12 @@ mod tests {
         let n = kernel.read(&mut bytes).unwrap_or(0);
         bytes.truncate(n);
         bytes
+    }
+
+    #[test]
+    fn set_nonblocking_of_a_shared_device_is_refused() {
+        let (ours, _kernel) = UnixStream::pair().unwrap();
+        assert!(!Device::shared(ours.into()).set_nonblocking(true));
     }
 
     #[test]

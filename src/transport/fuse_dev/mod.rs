@@ -21,7 +21,7 @@
 //! | `attachment` | mount(2), `fusermount3`, and the end of both |
 //! | [`server`] | the builder, and the handle of what is served |
 //! | `device` | requests out of a descriptor, replies into it |
-//! | `worker`, `crew` | threads, and how many of them read at a time |
+//! | `worker`, `crew`, `linger` | threads, how many of them read at a time, and when they sleep |
 //! | `notify` | telling the kernel what changed |
 //!
 //! # Threads
@@ -44,6 +44,7 @@ pub mod server;
 mod attachment;
 mod crew;
 mod device;
+mod linger;
 mod mountpoint;
 mod notify;
 mod worker;

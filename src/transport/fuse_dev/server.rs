@@ -1,6 +1,7 @@
 //! Mounting and serving: the builder, and the handle of what is served.
 
 use std::fmt;
+use std::num::NonZero;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -38,6 +39,9 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long an unmount waits for requests that are being served. A filesystem stuck in one (a
 /// dead network disk below it) must not keep a server from ending.
 const GRACE: Duration = Duration::from_secs(10);
+/// The fewest threads for a filesystem whose methods may wait for a disk: a few stuck in it leave
+/// one to answer. They cost nothing while they rest.
+const WAITING_THREADS: usize = 4;
 /// Between two attempts to interrupt a worker that sleeps in the kernel.
 const INTERRUPT_PERIOD: Duration = Duration::from_millis(2);
 
@@ -71,9 +75,10 @@ impl Mount {
         self
     }
 
-    /// Serves with up to `threads` threads, at least one. Default: one for each CPU.
+    /// Serves with up to `threads` threads, at least one. Default: one for each CPU, and at least
+    /// four where the filesystem does not promise [`Behaviours::PROMPT`], for each may have to wait.
     ///
-    /// A filesystem that promises [`Behaviours::PROMPT`] is served by as few of them as keep up.
+    /// Only as many of them read requests as are needed to keep up.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = Some(threads.max(1));
         self
@@ -88,9 +93,11 @@ impl Mount {
     /// [`MountError`]; then nothing is left mounted.
     pub fn mount(self, path: &Path) -> Result<Server, MountError> {
         let features = self.filesystem.features();
-        let count = self
-            .threads
-            .unwrap_or_else(|| thread::available_parallelism().map_or(1, std::num::NonZero::get));
+        let is_prompt = features.bears(Behaviours::PROMPT);
+        let count = self.threads.unwrap_or_else(|| {
+            let processors = thread::available_parallelism().map_or(1, NonZero::get);
+            if is_prompt { processors } else { processors.max(WAITING_THREADS) }
+        });
         let attached = Attachment::make(path, &self.options, &features)?;
         let Attached { attachment, connection, user } = attached;
         let path = attachment.path();
@@ -111,7 +118,7 @@ impl Mount {
         let first = devices.first().ok_or_else(|| failed("cloning", Errno::EIO.into()))?;
         let negotiated = handshake(&session, &config, first, path)?;
         queue.set_can_drop_all(negotiated.minor >= INC_EPOCH_MINOR);
-        let crew = Crew::new(devices.len(), features.bears(Behaviours::PROMPT));
+        let crew = Crew::new(devices.len(), is_prompt);
         let mut server = Server {
             attachment,
             session,
@@ -144,7 +151,7 @@ fn devices(connection: OwnedFd, count: usize) -> std::io::Result<Vec<Arc<Device>
             }
             Err(error) => {
                 log::debug!("workers share one descriptor: cloning it: {error}");
-                let shared = Arc::new(Device::new(connection));
+                let shared = Arc::new(Device::shared(connection));
                 return Ok(vec![shared; count]);
             }
         }

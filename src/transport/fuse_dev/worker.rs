@@ -3,13 +3,13 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Instant;
 
 use stratafs_sys::buffer::BufferSource;
 use stratafs_sys::eventfd::EventFd;
 
 use super::crew::{Crew, Pace, Step};
 use super::device::{Device, NoRequest, Slot};
+use super::linger::Reader;
 
 /// What the workers of one server share.
 #[derive(Debug)]
@@ -87,11 +87,14 @@ where
     H: FnMut(&mut BufferSource<'_>, Slot<'_>),
 {
     let mut pace = Pace::default();
+    let mut reader = Reader::new(device);
     while !workers.is_stopped() {
-        let begin = workers.crew.is_adaptive().then(Instant::now);
-        match device.read(&mut buffers.request) {
-            Ok(len) => {
-                let step = begin.map_or(Step::Serve, |begin| pace.after_read(begin.elapsed()));
+        workers.crew.listen();
+        let request = reader.read(&mut buffers.request);
+        workers.crew.heard(request.is_ok());
+        match request {
+            Ok((len, was_waiting)) => {
+                let step = pace.after_read(was_waiting);
                 if step == Step::Probe && device.has_request() {
                     workers.crew.call();
                 }
