@@ -8,6 +8,7 @@
 mod enclosure;
 mod idle;
 mod memfs;
+mod overlay;
 mod passthrough;
 mod plot;
 mod runner;
@@ -41,6 +42,15 @@ enum What {
     },
     /// A mounted host directory against the directory itself, bindfs and fuse-overlayfs.
     Passthrough(Options),
+    /// A mounted overlay of ten layers against the kernel's and fuse-overlayfs.
+    Overlay {
+        /// Copies a file of 1 GiB up, not of 256 MiB.
+        #[arg(long)]
+        full: bool,
+
+        #[command(flatten)]
+        options: Options,
+    },
 }
 
 /// What every comparison takes.
@@ -69,5 +79,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     match &args.what {
         What::Memfs { noise, options } => memfs::run(*noise, options),
         What::Passthrough(options) => passthrough::run(options),
+        What::Overlay { full, options } => overlay::run(*full, options),
     }
 }

@@ -1,5 +1,7 @@
 //! A mounted MemFs against a tmpfs.
 
+use std::cell::Cell;
+
 use anyhow::Result;
 
 use super::Options;
@@ -46,8 +48,8 @@ pub(super) fn run(noise: bool, options: &Options) -> Result<()> {
         Target::stratafs(&release_build()?, "mem(capacity=1GiB)")
     };
     // The same length of path for both, as the kernel walks it each time.
-    let ours = Subject::mounted("memfs", true, ours.mount(scratch, "ours")?);
-    let reference = Subject::mounted("tmpfs", false, Target::Tmpfs.mount(scratch, "ramf")?);
+    let ours = Subject::standing("memfs", true, ours.mount(scratch, "ours")?);
+    let reference = Subject::standing("tmpfs", false, Target::Tmpfs.mount(scratch, "ramf")?);
     let shared = scratch.directory("shared")?;
     let comparison = Comparison {
         name: "memfs",
@@ -55,7 +57,9 @@ pub(super) fn run(noise: bool, options: &Options) -> Result<()> {
         subjects: vec![ours],
         workloads: &WORKLOADS,
         cold: Cold::Entries,
+        scratch,
         shared: &shared,
+        done: Cell::new(0),
     };
     comparison.run(options)
 }

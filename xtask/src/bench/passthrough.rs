@@ -5,6 +5,7 @@
 //! directory, as fuse-overlayfs always does, and let the kernel keep more; `stateless` is that with
 //! `open=stateless`; `shared` has the defaults. The first is what is judged.
 
+use std::cell::Cell;
 use std::ffi::OsString;
 
 use anyhow::Result;
@@ -85,7 +86,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
     let words = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
     let mounted = |name, ours, directory: &str, target: Target| -> Result<Subject> {
         // Every path has the same length, as the kernel walks it each time.
-        Ok(Subject::mounted(name, ours, target.mount(scratch, directory)?))
+        Ok(Subject::standing(name, ours, target.mount(scratch, directory)?))
     };
     let mut subjects = Vec::new();
     for (name, directory, more) in [
@@ -118,11 +119,13 @@ pub(super) fn run(options: &Options) -> Result<()> {
     };
     let comparison = Comparison {
         name: "passthrough",
-        reference: Subject::mounted("native", false, bound.mount(scratch, "host")?),
+        reference: Subject::standing("native", false, bound.mount(scratch, "host")?),
         subjects,
         workloads: &WORKLOADS,
         cold: Cold::Everything { backing: ext4.path().to_owned() },
+        scratch,
         shared: &shared,
+        done: Cell::new(0),
     };
     comparison.run(options)?;
     drop(ext4);

@@ -1,5 +1,6 @@
 //! One workload on several filesystems, in rounds.
 
+use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -9,37 +10,36 @@ use super::table::Table;
 use super::workloads::{Cold, Measured, Place, Workload};
 use super::{Options, plot};
 use crate::process::target_profile_dir;
-use crate::target::Mounted;
+use crate::target::{Mounted, Scratch};
 
 /// A filesystem that is measured.
-#[derive(Debug)]
 pub(super) struct Subject {
     pub(super) name: &'static str,
-    /// Where the workloads work.
-    pub(super) directory: PathBuf,
-    pub(super) mounted: Option<Mounted>,
     /// Whether it is ours, which is judged, or one to compare with.
     pub(super) ours: bool,
+    pub(super) site: Site,
 }
 
+/// How a subject is mounted.
+pub(super) enum Site {
+    /// Once; each workload gets an empty directory in it.
+    Standing(Mounted),
+    /// For each measurement anew, as what a workload changes cannot be changed back; it gets the top.
+    /// The directory under which the mount keeps what is written is removed after.
+    Anew(Box<Anew>),
+}
+
+/// Mounts a subject; the number is another each time.
+pub(super) type Anew = dyn Fn(&Scratch, usize) -> Result<(Mounted, PathBuf)>;
+
 impl Subject {
-    /// One that is mounted, measured in the top of the mount.
-    pub(super) fn mounted(name: &'static str, ours: bool, mounted: Mounted) -> Self {
-        Self { name, directory: mounted.path().to_owned(), mounted: Some(mounted), ours }
-    }
-
-    fn said(&self) -> String {
-        self.mounted.as_ref().map(Mounted::said).unwrap_or_default()
-    }
-
-    /// How many writes the server has made.
-    fn answers(&self) -> Option<u64> {
-        answers_of(self.mounted.as_ref()?.server_pid()?)
+    /// One that is mounted.
+    pub(super) fn standing(name: &'static str, ours: bool, mounted: Mounted) -> Self {
+        Self { name, ours, site: Site::Standing(mounted) }
     }
 }
 
 /// A comparison.
-#[derive(Debug)]
 pub(super) struct Comparison<'a> {
     /// In file names and titles.
     pub(super) name: &'static str,
@@ -49,8 +49,11 @@ pub(super) struct Comparison<'a> {
     pub(super) workloads: &'static [Workload],
     /// What it takes to make the reference and the subjects forget.
     pub(super) cold: Cold,
+    pub(super) scratch: &'a Scratch,
     /// Outside of all of them: what they are all given.
     pub(super) shared: &'a Path,
+    /// How many measurements were made.
+    pub(super) done: Cell<usize>,
 }
 
 /// One line of the table.
@@ -97,7 +100,7 @@ impl Comparison<'_> {
         fs::write(&svg, plot::svg(&table)).with_context(|| format!("cannot write {svg:?}"))?;
         println!("\nthe plot is {}", svg.display());
         for subject in self.subjects.into_iter().chain([self.reference]) {
-            if let Some(mounted) = subject.mounted {
+            if let Site::Standing(mounted) = subject.site {
                 mounted.unmount().with_context(|| subject.name)?;
             }
         }
@@ -130,20 +133,39 @@ impl Comparison<'_> {
     }
 
     fn once(&self, workload: &Workload, subject: &Subject, round: usize) -> Result<Measured> {
-        let directory = subject.directory.join(format!("round{round}"));
-        let work = || -> Result<Measured> {
-            fs::create_dir(&directory)?;
-            let measured = (workload.run)(&Place {
-                directory: &directory,
-                shared: self.shared,
-                cold: &self.cold,
-                answers: &|| subject.answers(),
-            })?;
-            fs::remove_dir_all(&directory)?;
-            Ok(measured)
+        let context = |said: String| {
+            format!("{} on {}; the server said: {said}", workload.name, subject.name)
         };
-        work().with_context(|| {
-            format!("{} on {}; the server said: {}", workload.name, subject.name, subject.said())
+        match &subject.site {
+            Site::Standing(mounted) => {
+                let directory = mounted.path().join(format!("round{round}"));
+                let work = || -> Result<Measured> {
+                    fs::create_dir(&directory)?;
+                    let measured = self.at(workload, mounted, &directory)?;
+                    fs::remove_dir_all(&directory)?;
+                    Ok(measured)
+                };
+                work().with_context(|| context(mounted.said()))
+            }
+            Site::Anew(mount) => {
+                let (mounted, written) =
+                    mount(self.scratch, self.done.replace(self.done.get() + 1))?;
+                let measured = self
+                    .at(workload, &mounted, mounted.path())
+                    .with_context(|| context(mounted.said()))?;
+                mounted.unmount()?;
+                fs::remove_dir_all(written)?;
+                Ok(measured)
+            }
+        }
+    }
+
+    fn at(&self, workload: &Workload, mounted: &Mounted, directory: &Path) -> Result<Measured> {
+        (workload.run)(&Place {
+            directory,
+            shared: self.shared,
+            cold: &self.cold,
+            answers: &|| answers_of(mounted.server_pid()?),
         })
     }
 }

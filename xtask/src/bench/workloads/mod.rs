@@ -2,6 +2,7 @@
 //! after; only the loop between is timed, with its paths made beforehand.
 
 pub(super) mod data;
+pub(super) mod layers;
 pub(super) mod metadata;
 pub(super) mod programs;
 

@@ -72,8 +72,12 @@ pub(in crate::bench) fn cold_ls(place: &Place<'_>) -> Result<Measured> {
 pub(in crate::bench) fn cold_find(place: &Place<'_>) -> Result<Measured> {
     let tree = unpacked(place)?;
     place.make_cold()?;
-    // With a test of the type and size, so that each is looked at.
-    place.timed(FILES, || quietly("find", &[".", "-type", "f", "-size", "+1"], &tree))
+    place.timed(FILES, || find(&tree))
+}
+
+/// With a test of the size, so that each is looked at.
+pub(super) fn find(tree: &Path) -> Result<()> {
+    quietly("find", &[".", "-type", "f", "-size", "+1"], tree)
 }
 
 pub(in crate::bench) fn cold_grep(place: &Place<'_>) -> Result<Measured> {
@@ -89,7 +93,11 @@ pub(in crate::bench) fn copy(place: &Place<'_>) -> Result<Measured> {
 
 pub(in crate::bench) fn remove(place: &Place<'_>) -> Result<Measured> {
     unpacked(place)?;
-    place.timed(FILES, || quietly("rm", &["-rf", "tree"], place.directory))
+    place.timed(FILES, || remove_tree(place.directory))
+}
+
+pub(super) fn remove_tree(directory: &Path) -> Result<()> {
+    quietly("rm", &["-rf", "tree"], directory)
 }
 
 fn repository(place: &Place<'_>) -> Result<PathBuf> {
