@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use stratafs_core::{
     Context, CopyRange, DynFileSystem, Errno, HandleId, HandleRef, NodeId, OpenFlags, Release,
-    Result, SeekTo, SetAttr,
+    Result, SeekTo, SetAttr, SetTime, XattrMode, XattrName,
 };
 
 use crate::object::Source;
 use crate::pump::Pump;
+use crate::xattrs;
 
 /// How much is asked for at a time, in bytes: a request of 16 MiB keeps the calls few, and a copy
 /// can still be seen to go on.
@@ -64,6 +65,52 @@ pub(crate) fn copy(cx: &Context<'_>, source: Source<'_>, to: Open<'_>, data: Dat
         let mut end = SetAttr::new();
         (end.size, end.handle) = (Some(size), Some(to.handle));
         to.fs.setattr(cx, to.node, &end)?;
+    }
+    Ok(())
+}
+
+/// Copies the data of `source` into `node` of `fs`, a regular file that is there already and of which
+/// as much as `data` says is to be the same; it is cut to that.
+///
+/// What a write takes from a file is given back: its mode, capabilities and times.
+///
+/// # Errors
+/// What the two filesystems answer; data of `node` may have been written then.
+///
+/// # Durability
+/// With `durable`, all of it is.
+pub fn copy_data(
+    source: Source<'_>,
+    (fs, node): (&Arc<dyn DynFileSystem>, NodeId),
+    data: Data,
+    durable: bool,
+) -> Result<()> {
+    let cx = &Context::internal();
+    let before = fs.getattr(cx, node, None)?.attr;
+    let capability = XattrName::new(b"security.capability")?;
+    let kept = xattrs::value(cx, &**fs, node, capability)?;
+    let opened = fs.open(cx, node, OpenFlags::READ_WRITE, false)?;
+    let handle = HandleRef::file(Arc::clone(fs), node, opened.handle, Release::default());
+    let to = Open { fs, node, handle: handle.handle() };
+    let size = data.size(before.size);
+    if size < before.size {
+        let mut cut = SetAttr::new();
+        (cut.size, cut.handle) = (Some(size), Some(to.handle));
+        fs.setattr(cx, node, &cut)?;
+    }
+    copy(cx, source, to, Data::First(size))?;
+    let mut rest = SetAttr::new();
+    (rest.size, rest.handle) = (Some(size), Some(to.handle));
+    fs.setattr(cx, node, &rest)?;
+    if let Some(kept) = kept {
+        fs.setxattr(cx, node, capability, &kept, XattrMode::Set, false)?;
+    }
+    let mut rest = SetAttr::new();
+    rest.mode = Some(before.mode & 0o7777);
+    (rest.atime, rest.mtime) = (Some(SetTime::At(before.atime)), Some(SetTime::At(before.mtime)));
+    fs.setattr(cx, node, &rest)?;
+    if durable {
+        fs.fsync(cx, node, to.handle, false)?;
     }
     Ok(())
 }

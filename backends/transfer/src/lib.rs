@@ -2,7 +2,8 @@
 //!
 //! [`copy`] makes a new object in a staging directory: type, data, owner, extended attributes, mode
 //! and times with their nanoseconds. The caller then publishes it by one rename; until then nobody
-//! sees it. A copy that fails leaves nothing behind.
+//! sees it. A copy that fails leaves nothing behind. [`copy_data`] gives an object that was made
+//! without data its data later.
 //!
 //! Data goes by extents, so that holes stay holes. Within one filesystem its own
 //! `copy_file_range` is asked first, which may share storage. Between two, one side's `read` is
@@ -28,6 +29,6 @@ mod object;
 mod pump;
 mod xattrs;
 
-pub use data::Data;
+pub use data::{Data, copy_data};
 pub use object::{Options, Source, Target, copy};
 pub use xattrs::{list, value};
