@@ -327,6 +327,16 @@ const OVERLAY: Backend = Backend {
                 "whether a directory with lower parts can be renamed, and such a one is followed",
             ),
             Key::new(
+                "index",
+                Kind::Flag,
+                "names of one file stay so when it is copied up; true if not set",
+            ),
+            Key::new(
+                "metacopy",
+                Kind::Flag,
+                "a change of attributes alone copies no data; such files are followed with it only",
+            ),
+            Key::new(
                 "xino",
                 Kind::Flag,
                 "inode numbers carry their layer and stay in every run; true if not set",

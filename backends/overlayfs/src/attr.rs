@@ -6,6 +6,7 @@ use stratafs_core::{
 use stratafs_transfer::Data;
 
 use crate::OverlayFs;
+use crate::links::Linked;
 use crate::node::Node;
 
 impl OverlayFs {
@@ -13,6 +14,16 @@ impl OverlayFs {
     pub(crate) fn shown(&self, node: &Node, mut attr: Attr) -> Attr {
         attr.ino = node.ino();
         let place = node.place();
+        if let Linked::Index { more, .. } = place.linked {
+            let names = (i64::from(attr.nlink) + more).clamp(0, i64::from(u32::MAX));
+            attr.nlink = u32::try_from(names).unwrap_or(attr.nlink);
+        }
+        if !node.is_dir()
+            && place.lacks_data()
+            && let Ok(data) = place.data().and_then(|data| data.attr())
+        {
+            attr.blocks = data.blocks;
+        }
         if place.removed {
             attr.nlink = 0;
         } else if node.is_dir() && place.is_merged() {
@@ -43,7 +54,7 @@ impl OverlayFs {
         if *set == nothing {
             return self.get_attr(id);
         }
-        let data = set.size.map_or(Data::All, Data::First);
+        let data = set.size.map_or(Data::Hole, Data::First);
         let upper = self.copy_up(&node, data)?;
         let mut set = *set;
         set.handle = self.upper_handle(&node, set.handle)?;

@@ -6,9 +6,10 @@ use std::time::Duration;
 use stratafs_core::{Behaviours, Cache, CachePolicy, DynFileSystem, Errno, Features, Name};
 
 use crate::OverlayFs;
+use crate::format::Namespace;
 use crate::fs::Upper;
-use crate::layer::{Layer, Real, UPPER};
-use crate::stage;
+use crate::layer::{Item, Layer, Real, UPPER};
+use crate::{index, stage};
 
 /// What becomes of directories with lower parts that are renamed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -98,6 +99,33 @@ pub enum BuildError {
         /// The option.
         feature: String,
     },
+    /// The writable layer was last used with a form of this overlay's own.
+    #[error(
+        "building an overlay: the writable layer was last used with userxattr and redirect_dir=on \
+         (EUCLEAN), which the kernel does not know together: give both, or remove \
+         work/incompat/{EXTENDED} from the staging directory and let renamed directories be empty"
+    )]
+    Extended,
+    /// Two options do not go together.
+    #[error("building an overlay (EINVAL): {option} does not go together with {other}: {why}")]
+    Conflict {
+        /// The one.
+        option: &'static str,
+        /// The other.
+        other: &'static str,
+        /// Why.
+        why: &'static str,
+    },
+    /// The index belongs to other layers.
+    #[error(
+        "building an overlay: the index in the staging directory is for {what} (ESTALE): names of \
+         one file would be taken for those of another; use the layers that it was made with, or \
+         index=off, with which copied files part with their other names"
+    )]
+    OtherLayers {
+        /// What it is for.
+        what: &'static str,
+    },
     /// A layer answered an error.
     #[error("building an overlay: {operation} of {layer}: {errno}")]
     Layer {
@@ -116,6 +144,10 @@ pub(crate) struct Options {
     pub(crate) redirect_dir: RedirectDir,
     pub(crate) oci: bool,
     pub(crate) volatile: bool,
+    pub(crate) metacopy: bool,
+    pub(crate) xino: bool,
+    /// Where records are kept.
+    pub(crate) names: Namespace,
 }
 
 impl Options {
@@ -140,6 +172,8 @@ pub struct Builder {
     whiteouts: Whiteouts,
     volatile: bool,
     userxattr: bool,
+    metacopy: bool,
+    index: Option<bool>,
     xino: bool,
     cache: Cache,
 }
@@ -154,6 +188,8 @@ impl Default for Builder {
             whiteouts: Whiteouts::default(),
             volatile: false,
             userxattr: false,
+            metacopy: false,
+            index: None,
             xino: true,
             cache: Cache::default(),
         }
@@ -205,9 +241,25 @@ impl Builder {
     }
 
     /// Whether records are kept in `user.overlay.*`, which takes no privilege, and not in
-    /// `trusted.overlay.*`. Off if not called.
+    /// `trusted.overlay.*`. Off if not called. Together with [`RedirectDir::On`] the writable layer is
+    /// marked as one that the kernel does not mount, for it knows no redirects there.
     pub fn userxattr(mut self, userxattr: bool) -> Self {
         self.userxattr = userxattr;
+        self
+    }
+
+    /// Whether a change of attributes alone leaves a file's data in its layer, until it is opened for
+    /// writing; such files are only followed with this. It needs [`RedirectDir::On`], or, without a
+    /// writable layer, that redirects are followed. Off if not called.
+    pub fn metacopy(mut self, metacopy: bool) -> Self {
+        self.metacopy = metacopy;
+        self
+    }
+
+    /// Whether the names of a file stay names of one file when it is copied up. If not called they
+    /// do, but where the staging directory has an index for other layers.
+    pub fn index(mut self, index: bool) -> Self {
+        self.index = Some(index);
         self
     }
 
@@ -253,10 +305,23 @@ impl Builder {
         if self.layers.is_empty() && self.writable.is_none() {
             return Err(BuildError::NoLayers);
         }
-        let upper = match (&self.writable, &self.staging) {
+        let redirect_dir = self.redirect_dir.unwrap_or(match self.userxattr {
+            true => RedirectDir::Off,
+            false => RedirectDir::On,
+        });
+        let options = Options {
+            redirect_dir,
+            oci: self.whiteouts == Whiteouts::Oci,
+            volatile: self.volatile,
+            metacopy: self.metacopy,
+            xino: self.xino,
+            names: if self.userxattr { Namespace::User } else { Namespace::Trusted },
+        };
+        self.refuse_conflicts(&options)?;
+        let mut upper = match (&self.writable, &self.staging) {
             (None, None) => None,
             (None, Some(_)) => return Err(BuildError::NothingToStage),
-            (Some(writable), staging) => Some(self.upper(writable, staging.as_ref())?),
+            (Some(writable), staging) => Some(self.upper(writable, staging.as_ref(), &options)?),
         };
         let lowers = self
             .layers
@@ -266,19 +331,39 @@ impl Builder {
             .map(|(number, layer)| Real::shared(number + 1, Arc::clone(&layer.root)));
         let lowers: Vec<Real> = lowers.collect();
         self.refuse_twice(upper.as_ref(), &lowers)?;
-        let redirect_dir = self.redirect_dir.unwrap_or(match self.userxattr {
-            true => RedirectDir::Off,
-            false => RedirectDir::On,
-        });
-        let options = Options {
-            redirect_dir,
-            oci: self.whiteouts == Whiteouts::Oci,
-            volatile: self.volatile,
-        };
-        OverlayFs::from_builder(upper, lowers, options, self.userxattr, self.xino, self.cache)
+        let mut origins_hold = true;
+        if let (Some(upper), Some(lower)) = (&mut upper, lowers.first()) {
+            let of = index::Of { upper, lower, names: options.names };
+            (upper.links, origins_hold) = index::open(&of, self.index)?;
+        }
+        OverlayFs::from_builder(upper, lowers, options, origins_hold, self.cache)
     }
 
-    fn upper(&self, writable: &Layer, staging: Option<&Layer>) -> Result<Upper, BuildError> {
+    fn refuse_conflicts(&self, options: &Options) -> Result<(), BuildError> {
+        if !self.metacopy {
+            return Ok(());
+        }
+        let conflict = |other, why| BuildError::Conflict { option: "metacopy=on", other, why };
+        if self.userxattr {
+            return Err(conflict("userxattr", "the kernel would not follow such files"));
+        }
+        if self.writable.is_some() && !options.makes_redirects() {
+            let why = "a renamed file could not say where its data is";
+            return Err(conflict("redirect_dir other than on", why));
+        }
+        if !options.follows_redirects() {
+            return Err(conflict("redirect_dir=nofollow", "data would be looked for elsewhere"));
+        }
+        Ok(())
+    }
+
+    fn upper(
+        &self,
+        writable: &Layer,
+        staging: Option<&Layer>,
+        options: &Options,
+    ) -> Result<Upper, BuildError> {
+        let is_extended = self.userxattr && options.makes_redirects();
         self.check_fit(writable.fs().features())?;
         if staging.is_some_and(|staging| !Arc::ptr_eq(staging.fs(), writable.fs())) {
             return Err(BuildError::StagingElsewhere);
@@ -302,12 +387,18 @@ impl Builder {
         };
         let staging_name = "the staging directory";
         let work = sub(&staging, "work", 0o700).map_err(failed("making work/", staging_name))?;
-        self.refuse_incompatible(&work)?;
+        self.refuse_incompatible(&work, is_extended)?;
         stage::clean(&work, &[INCOMPAT]).map_err(failed("cleaning", staging_name))?;
         if self.volatile {
             sub(&work, "incompat", 0o700)
                 .and_then(|incompat| sub(&incompat, "volatile", 0o700))
+                .and_then(|mark| name("dirty").and_then(|name| stage::file(&mark, name)))
                 .map_err(failed("marking as volatile", staging_name))?;
+        }
+        if is_extended {
+            sub(&work, "incompat", 0o700)
+                .and_then(|incompat| sub(&incompat, EXTENDED, 0o700))
+                .map_err(failed("marking", staging_name))?;
         }
         Ok(Upper::new(root, staging, work))
     }
@@ -348,14 +439,16 @@ impl Builder {
 
     /// What the kernel does with an upper that was mounted with an option of which it knows that it
     /// leaves something behind.
-    fn refuse_incompatible(&self, work: &Real) -> Result<(), BuildError> {
+    fn refuse_incompatible(&self, work: &Real, is_extended: bool) -> Result<(), BuildError> {
         let look = || -> Result<Option<String>, Errno> {
             let Some((incompat, _)) = work.child(Name::new(INCOMPAT)?)? else { return Ok(None) };
-            let first = incompat.list()?.into_iter().next();
+            let known = |item: &Item| is_extended && item.name.as_bytes() == EXTENDED.as_bytes();
+            let first = incompat.list()?.into_iter().find(|item| !known(item));
             Ok(first.map(|item| item.name.as_bytes().escape_ascii().to_string()))
         };
         match look() {
             Ok(None) => Ok(()),
+            Ok(Some(feature)) if feature == EXTENDED => Err(BuildError::Extended),
             Ok(Some(feature)) => Err(BuildError::Incompatible { feature }),
             Err(errno) => {
                 let layer = "the staging directory".to_owned();
@@ -386,6 +479,9 @@ impl Builder {
 
 /// The directory in the staging directory's `work` that names options which leave an upper in doubt.
 const INCOMPAT: &[u8] = b"incompat";
+
+/// What marks a writable layer with redirects in `user.overlay.*` there.
+const EXTENDED: &str = "stratafs.redirect_dir";
 
 /// The layer of this number, in words.
 pub(crate) fn layer_name(layer: usize) -> String {

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use stratafs_core::{Attr, Context, FileType, Name, NameBuf, NodeId, Result};
+use stratafs_core::{Attr, Context, FileType, NameBuf, NodeId, Result};
 
 use crate::OverlayFs;
 use crate::layer::Real;
@@ -96,8 +96,15 @@ impl OverlayFs {
                 path.push(b'/');
             }
             path.extend_from_slice(name.as_bytes());
-            let now = self.object(level.now.as_ref(), name.as_name())?;
-            let before = self.object(level.before.as_ref(), name.as_name())?;
+            let now = match &level.now {
+                Some(dir) => self.resolve(dir, name.as_name())?.object,
+                None => None,
+            };
+            // What a name led to before, the index has no say in.
+            let before = match &level.before {
+                Some(dir) => self.resolve_names(dir, name.as_name())?.object,
+                None => None,
+            };
             if let Some(change) = self.compared(now.as_ref(), before.as_ref(), &path)? {
                 each(&change);
             }
@@ -106,10 +113,6 @@ impl OverlayFs {
             }
         }
         Ok(())
-    }
-
-    fn object(&self, dir: Option<&Place>, name: Name<'_>) -> Result<Option<Object>> {
-        dir.map_or(Ok(None), |dir| Ok(self.resolve(dir, name)?.object))
     }
 
     fn level(&self, now: Option<Place>, before: Option<Place>, path: usize) -> Result<Level> {

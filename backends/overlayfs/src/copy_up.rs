@@ -6,52 +6,72 @@
 
 use std::sync::Arc;
 
-use stratafs_core::{Attr, Context, FileType, RenameFlags, Result, SetAttr, SetTime};
+use stratafs_core::{
+    Attr, Context, Errno, FileType, RenameFlags, Result, SetAttr, SetTime, XattrName,
+};
 use stratafs_transfer::{Data, Options, Source, Target};
 
 use crate::OverlayFs;
-use crate::format::{Record, ino_value, origin_value};
+use crate::format::{Record, ino_value};
 use crate::layer::{Real, UPPER};
-use crate::node::Node;
+use crate::links::Linked;
+use crate::node::{Node, Place};
+use crate::origin::{self, Origin};
 use crate::stage::Staged;
 use crate::table::Key;
 
 impl OverlayFs {
     /// The object of `node` in the writable layer, copied up if there is none yet. `data` says which
-    /// data a regular file is copied with.
+    /// data of a regular file is there then: [`Data::Hole`] asks for none, and leaves it below where
+    /// the option `metacopy` lets it.
     ///
     /// No lock of names may be held: those of the parents are taken.
     ///
     /// # Errors
     /// * `EROFS`: no layer is writable. What a layer answers.
     pub(crate) fn copy_up(&self, node: &Arc<Node>, data: Data) -> Result<Real> {
-        if let Some(upper) = node.upper() {
+        let done = |place: &Place| {
+            let lacks = data != Data::Hole && !node.is_dir() && place.lacks_data();
+            place.upper.clone().filter(|_| !lacks)
+        };
+        if let Some(upper) = node.see(done) {
             return Ok(upper);
         }
         self.writable()?;
         let _copying = node.copying.lock();
         let place = node.place();
-        if let Some(upper) = place.upper {
+        if let Some(upper) = done(&place) {
             return Ok(upper);
         }
-        let lower = place.lowers.first().ok_or(stratafs_core::Errno::EIO)?;
+        if let Some(upper) = place.upper.clone() {
+            self.copy_data(node, &place, &upper, data)?;
+            return Ok(upper);
+        }
+        let lower = place.lowers.first().ok_or(Errno::EIO)?;
         let parent = match &place.parent {
             Some((parent, _)) => Some(self.copy_up(parent, Data::All)?),
             None => None,
         };
         let attr = lower.attr()?;
-        if attr.kind() == FileType::Regular {
-            self.require_data(lower)?;
+        let (mut staged, upper, meta) = self.stage_object(lower, &place, &attr, data)?;
+        if let Linked::Lower { .. } = place.linked {
+            let origin = self.record_origin(lower, &upper, &attr)?;
+            self.publish_linked(node, &attr, &origin, (&mut staged, &upper), meta)?;
+            if let (Some((dir, name)), Some(upper_dir)) = (&place.parent, &parent) {
+                self.link_up_locked(node, dir, upper_dir, name.as_name())?;
+            }
+            return Ok(upper);
         }
-        let (mut staged, upper) = self.stage_copy(lower, &attr, data)?;
-        let linked = self.is_linked(&attr);
-        if !linked {
+        let parts = self.parts(&attr);
+        let is_recorded = !parts && self.takes_records(attr.kind());
+        if is_recorded {
             self.record_origin(lower, &upper, &attr)?;
         }
-        self.publish_copy(node, parent.as_ref(), &mut staged, &upper)?;
+        self.publish_copy(node, parent.as_ref(), (&mut staged, &upper), meta)?;
         drop(staged);
-        if linked {
-            // It is no more the object that its other names are, which keep the number.
+        if !is_recorded {
+            // It is no more the object that its other names are, which keep the number; or nothing
+            // tells a later lookup what it was.
             let ino = self.map_ino(&upper, upper.attr()?.ino);
             node.set_ino(ino);
             self.renumber(node, ino);
@@ -60,8 +80,60 @@ impl OverlayFs {
     }
 
     /// Whether an object of a read-only layer has other names, with which it parts on copy-up.
-    fn is_linked(&self, attr: &Attr) -> bool {
+    fn parts(&self, attr: &Attr) -> bool {
         !attr.is_dir() && attr.nlink > 1
+    }
+
+    /// A copy of `lower`, which is the topmost part of what is at `place`. Says too whether the copy
+    /// lacks its data.
+    fn stage_object(
+        &self,
+        lower: &Real,
+        place: &Place,
+        attr: &Attr,
+        data: Data,
+    ) -> Result<(Staged<'_>, Real, bool)> {
+        if attr.kind() != FileType::Regular {
+            let (staged, upper) = self.stage_copy(lower, attr, Data::All)?;
+            return Ok((staged, upper, false));
+        }
+        self.require_data(lower)?;
+        if data == Data::Hole && self.options.metacopy && attr.size > 0 {
+            let (staged, upper) = self.stage_copy(lower, attr, Data::Hole)?;
+            upper.set_xattr(self.names.name(Record::Metacopy), b"")?;
+            return Ok((staged, upper, true));
+        }
+        let data = if data == Data::Hole { Data::All } else { data };
+        let holder = place.data()?;
+        if holder.layer == lower.layer {
+            let (staged, upper) = self.stage_copy(lower, attr, data)?;
+            return Ok((staged, upper, false));
+        }
+        let (staged, upper) = self.stage_copy(lower, attr, Data::Hole)?;
+        self.fill(holder, &upper, data)?;
+        Ok((staged, upper, false))
+    }
+
+    /// Gives the file `upper` the data that is in `holder`.
+    fn fill(&self, holder: &Real, upper: &Real, data: Data) -> Result<()> {
+        let attr = holder.attr()?;
+        let source = Source { fs: holder.fs(), node: holder.id(), attr: &attr };
+        let durable = !self.options.volatile;
+        stratafs_transfer::copy_data(source, (upper.fs(), upper.id()), data, durable)
+    }
+
+    /// Copies the data of a file that is in the writable layer without. Until the record goes, that
+    /// of the layer below counts. The node's `copying` is held.
+    fn copy_data(&self, node: &Node, place: &Place, upper: &Real, data: Data) -> Result<()> {
+        self.fill(place.data()?, upper, data)?;
+        let (cx, record) = (Context::internal(), self.names.name(Record::Metacopy));
+        upper.fs().removexattr(&cx, upper.id(), XattrName::new(record)?)?;
+        let old = node.change(|place| {
+            place.redirect = None;
+            std::mem::take(&mut place.lowers)
+        });
+        drop(old);
+        Ok(())
     }
 
     pub(crate) fn stage_copy(
@@ -83,19 +155,38 @@ impl OverlayFs {
         Ok((staged.made(), Real::new(UPPER, node)))
     }
 
-    /// Records in `upper` what it is a copy of.
-    fn record_origin(&self, lower: &Real, upper: &Real, attr: &Attr) -> Result<()> {
+    /// Records in `upper` what it is a copy of, and gives what says so.
+    fn record_origin(&self, lower: &Real, upper: &Real, attr: &Attr) -> Result<Vec<u8>> {
+        let value = self.origin_of(lower, attr)?;
         if !self.takes_records(attr.kind()) {
-            return Ok(());
+            return Ok(value);
         }
-        let id = lower.fs().persistent_id(lower.id())?;
-        upper.set_xattr(self.names.name(Record::Origin), &origin_value(id.as_ref()))?;
-        if !attr.is_dir() {
-            let layer = self.lowers.len() - lower.layer;
+        upper.set_xattr(self.names.name(Record::Origin), &value)?;
+        let ino = origin::parse(&value).and_then(|origin| self.ino_of_origin(origin));
+        if !attr.is_dir() && ino != Some(self.map_ino(lower, attr.ino)) {
+            let layer = self.counted_from_bottom(lower.layer);
             upper.set_xattr(self.names.name(Record::Ino), &ino_value(layer, attr.ino))?;
         }
         // Setting attributes changed no time that shows but ctime, which a copy can't keep.
-        Ok(())
+        Ok(value)
+    }
+
+    /// The number in the merged tree of what has this origin; `None` where it is of no layer here.
+    pub(crate) fn ino_of_origin(&self, origin: Origin) -> Option<u64> {
+        if !self.origins_hold {
+            return None;
+        }
+        match origin {
+            Origin::Own { layer, ino } => {
+                let layer = self.lowers.len().checked_sub(layer).filter(|layer| *layer > UPPER)?;
+                Some(self.inos.map(layer, ino))
+            }
+            Origin::Host { fsid, ino } => {
+                let mut layers = UPPER + 1..=self.lowers.len();
+                let layer = layers.find(|layer| self.inos.fsid(*layer) == Some(fsid))?;
+                Some(self.inos.map(layer, ino))
+            }
+        }
     }
 
     /// Moves the copy to where the object is, if it still has a name.
@@ -103,16 +194,15 @@ impl OverlayFs {
         &self,
         node: &Arc<Node>,
         parent: Option<&Real>,
-        staged: &mut Staged<'_>,
-        upper: &Real,
+        (staged, upper): (&mut Staged<'_>, &Real),
+        meta: bool,
     ) -> Result<()> {
         let key = Key::Upper(upper.id());
         let (Some((dir, _)), Some(parent)) = (node.parent(), parent) else {
-            return Err(stratafs_core::Errno::EIO);
+            return Err(Errno::EIO);
         };
         let _names = dir.names.write();
         let place = node.place();
-        let mut old = None;
         if let (false, Some((_, name))) = (place.removed, &place.parent) {
             let before = parent.attr()?;
             self.mark_impure(parent)?;
@@ -121,12 +211,8 @@ impl OverlayFs {
             self.table.rekey(node, Some(key));
         }
         // Otherwise the staged name is given up, and the object goes on without one.
-        node.change(|place| {
-            place.upper = Some(upper.clone());
-            if !node.is_dir() {
-                old = Some(std::mem::take(&mut place.lowers));
-            }
-        });
+        let keeps_lowers = meta || node.is_dir();
+        let old = node.change(|place| place.copied(upper.clone(), keeps_lowers));
         drop(old);
         Ok(())
     }
@@ -142,7 +228,7 @@ impl OverlayFs {
     }
 
     /// A copy-up is no change of its directory: gives its times back.
-    fn keep_times(&self, dir: &Real, before: &Attr) {
+    pub(crate) fn keep_times(&self, dir: &Real, before: &Attr) {
         let mut times = SetAttr::new();
         times.atime = Some(SetTime::At(before.atime));
         times.mtime = Some(SetTime::At(before.mtime));

@@ -18,6 +18,7 @@ use crate::OverlayFs;
 use crate::file::{File, RealFile};
 use crate::format::Record;
 use crate::layer::{Real, UPPER};
+use crate::links::Linked;
 use crate::lookup::Slot;
 use crate::merge::Listed;
 use crate::node::{Node, Of, Place};
@@ -221,7 +222,8 @@ impl OverlayFs {
         let generation = real.generation;
         let upper = Some(real);
         let lowers = Vec::new().into();
-        let place = Place { upper, lowers, parent, redirect: None, removed: false };
+        let linked = Linked::No;
+        let place = Place { upper, lowers, parent, redirect: None, linked, removed: false };
         let of = Of { kind: attr.kind(), ino, generation };
         let new = Node::new(self.table.number(), of, place, &self.table);
         self.table.enter(key, new)
@@ -334,7 +336,9 @@ impl OverlayFs {
         if node.is_removed() && node.upper().is_none() {
             return Err(Errno::ENOENT);
         }
+        // All of it: names of one file can't each say where its data is.
         let upper = self.copy_up(&node, Data::All)?;
+        self.count_along(&node)?;
         self.make(cx, parent, name, New::Link { node: &node, upper: &upper })
     }
 
@@ -363,6 +367,6 @@ impl OverlayFs {
             return Opened::stateless(self.cache.file_flags());
         };
         let flags = flags.without_truncate().without_exclusive();
-        self.enter_handle(File::new(node, flags, RealFile { handle, at }))
+        self.enter_handle(File::new(node, flags, RealFile { handle, at, limit: None }))
     }
 }

@@ -17,7 +17,7 @@ use crate::OverlayFs;
 use crate::builder::layer_name;
 use crate::format::Record;
 use crate::layer::Real;
-use crate::node::Node;
+use crate::node::{Node, Place};
 
 /// An open file.
 pub(crate) struct File {
@@ -30,6 +30,8 @@ pub(crate) struct File {
 pub(crate) struct RealFile {
     pub(crate) handle: HandleRef,
     pub(crate) at: Real,
+    /// Of data that is in a layer below its attributes: the size that those say.
+    pub(crate) limit: Option<u64>,
 }
 
 impl File {
@@ -63,15 +65,24 @@ impl OverlayFs {
             _ => return Err(Errno::ENXIO),
         }
         self.require_data(&node.top()?)?;
+        let mut limit = None;
         let at = if flags.truncate() {
             self.copy_up(node, Data::First(0))?
         } else if flags.writable() {
             self.copy_up(node, Data::All)?
         } else {
-            node.top()?
+            let (at, data) = node.see(|place| {
+                let at = place.data().cloned();
+                (at, (place.stack().count() > 1).then(|| place.top().cloned()))
+            });
+            if let Some(top) = data {
+                limit = Some(top?.attr()?.size);
+            }
+            at?
         };
         let kept = flags.without_truncate().without_exclusive();
-        let real = self.open_real(cx, &at, kept)?;
+        let mut real = self.open_real(cx, &at, kept)?;
+        real.limit = limit;
         if flags.truncate() {
             let mut cut = SetAttr::new();
             (cut.size, cut.kill_priv) = (Some(0), kill_priv);
@@ -81,18 +92,19 @@ impl OverlayFs {
         Ok(self.enter_handle(File::new(Arc::clone(node), kept, real)))
     }
 
-    /// Refuses a file whose data is in a layer below, which this version does not look for: what it
-    /// holds itself is one hole.
+    /// Refuses a file whose data is in a layer below, where that is not looked for: what it holds
+    /// itself is one hole.
     ///
     /// # Errors
     /// `EIO`: it is one.
     pub(crate) fn require_data(&self, at: &Real) -> Result<()> {
-        if at.xattr(self.names.name(Record::Metacopy))?.is_none() {
+        // With the option, whoever found the file found its data too.
+        if self.options.metacopy || at.xattr(self.names.name(Record::Metacopy))?.is_none() {
             return Ok(());
         }
         log::error!(
-            "overlay: a file of {} has its data in a layer below (metacopy), which is not \
-             supported (EIO)",
+            "overlay: a file of {} has its data in a layer below, which is looked for with \
+             metacopy=on alone (EIO)",
             layer_name(at.layer)
         );
         Err(Errno::EIO)
@@ -100,7 +112,8 @@ impl OverlayFs {
 
     fn open_real(&self, cx: &Context<'_>, at: &Real, flags: OpenFlags) -> Result<RealFile> {
         let opened = at.fs().open(cx, at.id(), flags, false)?;
-        Ok(RealFile { handle: self.layer_handle(at, opened.handle), at: at.clone() })
+        let handle = self.layer_handle(at, opened.handle);
+        Ok(RealFile { handle, at: at.clone(), limit: None })
     }
 
     pub(crate) fn enter_handle(&self, file: File) -> Opened {
@@ -121,7 +134,8 @@ impl OverlayFs {
         if real.at.is_upper() {
             return Ok(real);
         }
-        let Some(upper) = file.node.upper() else { return Ok(real) };
+        let moved = |place: &Place| place.upper.clone().filter(|_| !place.lacks_data());
+        let Some(upper) = file.node.see(moved) else { return Ok(real) };
         let moved = Arc::new(self.open_real(&Context::internal(), &upper, file.flags)?);
         let old = {
             let mut real = file.real.write();
@@ -152,6 +166,10 @@ impl OverlayFs {
         sink: &mut dyn ReadSink,
     ) -> Result<usize> {
         let real = self.opened(id, handle)?;
+        let size = match real.limit.map(|limit| limit.saturating_sub(offset)) {
+            Some(left) => size.min(usize::try_from(left).unwrap_or(usize::MAX)),
+            None => size,
+        };
         real.at.fs().read(cx, real.at.id(), real.handle.handle(), offset, size, sink)
     }
 

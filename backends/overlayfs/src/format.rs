@@ -3,7 +3,7 @@
 //! Source: <https://docs.kernel.org/filesystems/overlayfs.html>, and `fs/overlayfs/` of the kernel
 //! where that is silent.
 
-use stratafs_core::{Attr, FileType, Name, NameBuf, PersistentId};
+use stratafs_core::{Attr, FileType, Name, NameBuf};
 
 /// Where the overlay keeps its records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +29,12 @@ pub(crate) enum Record {
     Impure,
     /// On an empty regular file in a directory that is opaque `x`: a whiteout.
     Whiteout,
-    /// The inode number of what this file was copied up from, for layers that have no file handles
-    /// to put into an origin. The kernel ignores it and hides it.
+    /// How many names more this file has than its object in the writable layer or below.
+    Nlink,
+    /// What of the writable layer an entry of the index is for.
+    Upper,
+    /// The inode number of what this file was copied up from, where its origin does not give it
+    /// away. The kernel ignores it and hides it.
     Ino,
 }
 
@@ -57,6 +61,8 @@ impl Namespace {
                     Record::Origin => concat!($prefix, "origin"),
                     Record::Impure => concat!($prefix, "impure"),
                     Record::Whiteout => concat!($prefix, "whiteout"),
+                    Record::Nlink => concat!($prefix, "nlink"),
+                    Record::Upper => concat!($prefix, "upper"),
                     Record::Ino => concat!($prefix, "stratafs.ino"),
                 }
             };
@@ -154,19 +160,32 @@ impl Redirect {
     }
 }
 
-/// The value of an origin record for `id`: `struct ovl_fb` of the kernel, whose version is 0.
-///
-/// The first byte of a persistent id's bytes is the type of the file handle, the others are the
-/// handle. Empty where there is none, which says "copied up, from what is not known".
-pub(crate) fn origin_value(id: Option<&PersistentId>) -> Vec<u8> {
-    const MAGIC: u8 = 0xfb;
-    const BIG_ENDIAN: u8 = 1;
-    const HEADER: usize = 21;
-    let Some(PersistentId { fsid, bytes }) = id else { return Vec::new() };
-    let Some((kind, handle)) = bytes.split_first() else { return Vec::new() };
-    let Ok(len) = u8::try_from(HEADER + handle.len()) else { return Vec::new() };
-    let flags = if cfg!(target_endian = "big") { BIG_ENDIAN } else { 0 };
-    [&[0, MAGIC, len, flags, *kind][..], fsid, handle].concat()
+/// What a count of names is relative to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NlinkOf {
+    /// That of the object in the writable layer.
+    Upper,
+    /// That of the object it was copied up from.
+    Lower,
+}
+
+/// The value of a record of how many names more than `of` an object has in the merged tree.
+pub(crate) fn nlink_value(of: NlinkOf, more: i64) -> Vec<u8> {
+    let letter = if of == NlinkOf::Upper { 'U' } else { 'L' };
+    format!("{letter}{more:+}").into_bytes()
+}
+
+/// What such a record says.
+pub(crate) fn parse_nlink(value: &[u8]) -> Option<(NlinkOf, i64)> {
+    let (letter, number) = value.split_first()?;
+    let of = match letter {
+        b'U' => NlinkOf::Upper,
+        b'L' => NlinkOf::Lower,
+        _ => return None,
+    };
+    let signed = matches!(number.first(), Some(b'+' | b'-'));
+    let number: i32 = std::str::from_utf8(number).ok().filter(|_| signed)?.parse().ok()?;
+    Some((of, i64::from(number)))
 }
 
 /// The value of an inode record: the layer, counted from the bottom, and the number in it.
@@ -216,16 +235,16 @@ mod tests {
     }
 
     #[test]
-    fn origin_value_is_the_kernel_s_structure() {
-        let id = PersistentId { fsid: [7; 16], bytes: vec![0x81, 1, 2, 3] };
-        let value = origin_value(Some(&id));
-        assert_eq!(value.len(), 24);
-        assert_eq!(value[..5], [0, 0xfb, 24, 0, 0x81]);
-        assert_eq!(value[5..21], [7; 16]);
-        assert_eq!(value[21..], [1, 2, 3]);
-        assert!(origin_value(None).is_empty());
-        let long = PersistentId { fsid: [7; 16], bytes: vec![1; 300] };
-        assert!(origin_value(Some(&long)).is_empty());
+    fn parse_nlink_reads_what_nlink_value_writes_and_nothing_else() {
+        for (of, more, text) in
+            [(NlinkOf::Upper, 0, "U+0"), (NlinkOf::Lower, -2, "L-2"), (NlinkOf::Upper, 3, "U+3")]
+        {
+            assert_eq!(nlink_value(of, more), text.as_bytes());
+            assert_eq!(parse_nlink(text.as_bytes()), Some((of, more)));
+        }
+        for value in [&b""[..], b"U", b"U1", b"X+1", b"U+", b"U++1", b"L+99999999999"] {
+            assert_eq!(parse_nlink(value), None, "{}", value.escape_ascii());
+        }
     }
 
     #[test]

@@ -17,9 +17,11 @@ use crate::create::New;
 use crate::dir::Dir;
 use crate::file::File;
 use crate::format::Namespace;
-use crate::ino::Inos;
-use crate::layer::{Real, UPPER};
+use crate::ino::{Inos, Space};
+use crate::layer::Real;
+use crate::links::{Linked, Links};
 use crate::node::{Node, Of, Place};
+use crate::origin;
 use crate::table::{Handles, Table};
 
 /// Read-only layers and a writable one as one tree. See the crate's documentation.
@@ -27,8 +29,6 @@ pub struct OverlayFs {
     pub(crate) upper: Option<Upper>,
     /// The roots of the read-only layers, the topmost first.
     pub(crate) lowers: Vec<Real>,
-    /// The filesystem of each layer, by the layer's number.
-    filesystems: Vec<u32>,
     /// Every filesystem once.
     distinct: Vec<Arc<dyn DynFileSystem>>,
     pub(crate) inos: Inos,
@@ -42,6 +42,8 @@ pub struct OverlayFs {
     pub(crate) renames: Mutex<()>,
     pub(crate) notifiers: Notifiers,
     features: Features,
+    /// Whether recorded origins are objects of these layers.
+    pub(crate) origins_hold: bool,
 }
 
 /// The writable layer.
@@ -53,11 +55,13 @@ pub(crate) struct Upper {
     pub(crate) work: Real,
     /// How many names were staged.
     pub(crate) staged: AtomicU64,
+    /// The index, if there is one.
+    pub(crate) links: Option<Links>,
 }
 
 impl Upper {
     pub(crate) fn new(root: Real, staging: Real, work: Real) -> Self {
-        Self { root, staging, work, staged: AtomicU64::new(0) }
+        Self { root, staging, work, staged: AtomicU64::new(0), links: None }
     }
 }
 
@@ -71,12 +75,15 @@ impl OverlayFs {
         upper: Option<Upper>,
         mut lowers: Vec<Real>,
         options: Options,
-        userxattr: bool,
-        xino: bool,
+        origins_hold: bool,
         cache: Cache,
     ) -> std::result::Result<Self, BuildError> {
         let mut distinct: Vec<Arc<dyn DynFileSystem>> = Vec::new();
-        let mut filesystems = Vec::new();
+        let mut spaces = Vec::new();
+        let failed = |operation, root: &Real| {
+            let layer = layer_name(root.layer);
+            move |errno| BuildError::Layer { operation, layer, errno }
+        };
         // The number of the writable layer is taken where there is none, too.
         let first = upper.as_ref().map(|upper| &upper.root).or(lowers.first());
         for root in first.into_iter().chain(&lowers) {
@@ -85,31 +92,25 @@ impl OverlayFs {
                 distinct.push(Arc::clone(root.fs()));
                 distinct.len() - 1
             });
-            filesystems.push(u32::try_from(index).unwrap_or(u32::MAX));
+            let index = u32::try_from(index).unwrap_or(u32::MAX);
+            let fsid = fsid(root).map_err(failed("looking at the root", root))?;
+            spaces.push(Space::new(index, fsid));
         }
-        let count = u32::try_from(distinct.len()).unwrap_or(u32::MAX);
         let features = features(upper.as_ref(), &distinct, &cache);
-        let names = if userxattr { Namespace::User } else { Namespace::Trusted };
-        let inos = Inos::new(count, xino);
+        let names = options.names;
+        let inos = Inos::new(spaces, options.xino);
         let mut top_ino = None;
         for root in upper.iter().map(|upper| &upper.root).chain(&lowers) {
-            let attr = root.attr().map_err(|errno| {
-                let layer = layer_name(root.layer);
-                BuildError::Layer { operation: "looking at the root", layer, errno }
-            })?;
+            let attr = root.attr().map_err(failed("looking at the root", root))?;
             if attr.kind() != FileType::Directory {
                 return Err(BuildError::NotADirectory { layer: layer_name(root.layer) });
             }
-            // A merged directory has the number of its topmost read-only part.
-            if top_ino.is_none_or(|(layer, _)| layer == UPPER) {
-                let index = filesystems.get(root.layer).copied().unwrap_or(0);
-                top_ino = Some((root.layer, inos.map(index, attr.ino)));
-            }
+            // As in the kernel's; other merged directories have that of their topmost read-only part.
+            top_ino.get_or_insert(inos.map(root.layer, attr.ino));
         }
         let fs = Self {
             upper,
             lowers: Vec::new(),
-            filesystems,
             distinct,
             inos,
             table: Arc::new(Table::new()),
@@ -121,31 +122,26 @@ impl OverlayFs {
             renames: Mutex::new(()),
             notifiers: Notifiers::new(),
             features,
+            origins_hold,
         };
         for root in &mut lowers {
             // Of a root only whether it may hold whiteouts that are files: it hides nothing below.
-            fs.is_opaque(root).map_err(|errno| {
-                let layer = layer_name(root.layer);
-                BuildError::Layer { operation: "reading attributes of the root", layer, errno }
-            })?;
+            let failed = failed("reading attributes of the root", root);
+            fs.is_opaque(root).map_err(failed)?;
         }
         let place = Place {
             upper: fs.upper.as_ref().map(|upper| upper.root.clone()),
             lowers: lowers.clone().into(),
             parent: None,
             redirect: None,
+            linked: Linked::No,
             removed: false,
         };
-        let ino = top_ino.map_or(NodeId::ROOT.0, |(_, ino)| ino);
+        let ino = top_ino.unwrap_or(NodeId::ROOT.0);
         let of = Of { kind: FileType::Directory, ino, generation: Generation(0) };
         let root = Node::new(NodeId::ROOT, of, place, &fs.table);
         fs.table.set_root(Arc::new(root));
         Ok(Self { lowers, ..fs })
-    }
-
-    /// The index of the filesystem that the layer of this number is on.
-    pub(crate) fn filesystem_of(&self, layer: usize) -> u32 {
-        self.filesystems.get(layer).copied().unwrap_or(u32::MAX)
     }
 
     /// How many nodes clients hold, the root counted.
@@ -153,6 +149,14 @@ impl OverlayFs {
     pub fn nodes(&self) -> usize {
         self.table.len()
     }
+}
+
+/// The UUID of what the layer is on, if its file handles give inode numbers away: those of the root
+/// must be its number.
+fn fsid(root: &Real) -> Result<Option<[u8; 16]>> {
+    let Some(id) = root.fs().persistent_id(root.id())? else { return Ok(None) };
+    let Some(ino) = origin::inode_of(&id) else { return Ok(None) };
+    Ok((root.attr()?.ino == ino).then_some(id.fsid))
 }
 
 fn features(upper: Option<&Upper>, distinct: &[Arc<dyn DynFileSystem>], cache: &Cache) -> Features {

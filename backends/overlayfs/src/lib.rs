@@ -30,13 +30,17 @@
 //! also where a layer above makes the directory anew.
 //!
 //! An object keeps its inode number when it is copied up, in every later run too; `st_ino` equals
-//! `d_ino`, and no two objects of different layers have one number.
+//! `d_ino`, and no two objects of different layers have one number. Names of one file stay names of
+//! one file, with one node, one number and the right count of them.
 //!
 //! # Limits
 //!
-//! * A file of a read-only layer that has several names parts with its other names when it is copied
-//!   up, as it does in the kernel without the option `index`; it then has a number of its own.
-//! * Files of the kernel's option `metacopy` are refused (EIO) when their data is asked for.
+//! * Files whose data is in another layer than their attributes (`metacopy`) are refused (EIO) when
+//!   their data is asked for, unless the option is given.
+//! * A name of a file that was copied up by another of its names, in a directory of which the writable
+//!   layer has no part, is no change that [`OverlayFs::changes`] tells.
+//! * Where the writable layer cannot hold a record, as `user.` attributes on a symlink, a copy has a
+//!   number of its own, and parts with other names of its file.
 //! * RENAME_WHITEOUT and a device `0:0` are refused to clients: they would be deletions.
 //! * Locks stay with the client's kernel, and no backing file is offered to it: data goes through
 //!   the server.
@@ -53,6 +57,8 @@
 //! | `format` | the marks of the on-disk format |
 //! | `node`, `table` | nodes, and how they are found |
 //! | `ino` | inode numbers |
+//! | `origin` | file handles that say what was copied up from where |
+//! | `index`, `links` | hard links through copy-up |
 //! | `lookup` | finding objects in the layers |
 //! | `merge`, `dir` | merged listings |
 //! | `stage` | the staging directory |
@@ -68,7 +74,8 @@
 //! 1. A node's `copying`, then those of its ancestors.
 //! 2. The mutex `renames`.
 //! 3. `names` of directories: an ancestor before what is below it, else the smaller id first.
-//! 4. The leaves: a node's `index`, `place` and `key`, the tables.
+//! 4. `names` of the index.
+//! 5. The leaves: a node's `index`, `place` and `key`, the tables.
 //!
 //! The leaves are never held across a call into a layer. The others are: a change of names may take
 //! several calls, which must be one to others. None is held across a sink, a source or a client's
@@ -90,12 +97,15 @@ mod explain;
 mod file;
 mod format;
 mod fs;
+mod index;
 mod ino;
 mod layer;
+mod links;
 mod lookup;
 mod merge;
 mod node;
 mod notify;
+mod origin;
 mod remove;
 mod rename;
 mod stage;

@@ -12,7 +12,9 @@ use stratafs_core::{Attr, Entry, Errno, FileType, Lookup, Name, NameBuf, NodeId,
 use crate::OverlayFs;
 use crate::format::{self, Record, Redirect};
 use crate::layer::{Real, UPPER};
+use crate::links::Linked;
 use crate::node::{Node, Of, Place};
+use crate::origin;
 use crate::table::Key;
 
 /// What a layer's directory has under a name.
@@ -50,11 +52,35 @@ pub(crate) struct Object {
     /// Of the topmost part.
     pub(crate) attr: Attr,
     pub(crate) redirect: Option<Redirect>,
-    /// Of a directory: the number of the topmost part below the writable layer, mapped.
+    pub(crate) linked: Linked,
+    /// The number of the topmost part below the writable layer, mapped: of a directory, and of a
+    /// file that was found in the index.
     lower_ino: Option<u64>,
+    /// It is a file, and its data is in none of the parts yet.
+    lacks_data: bool,
 }
 
 impl Object {
+    fn new(attr: Attr) -> Self {
+        Self {
+            upper: None,
+            lowers: Vec::new(),
+            attr,
+            redirect: None,
+            linked: Linked::No,
+            lower_ino: None,
+            lacks_data: false,
+        }
+    }
+
+    /// The file was copied up, by another name: it is `upper` now, and keeps its number.
+    pub(crate) fn put_on_top(&mut self, upper: Real, attr: Attr, ino: u64, meta: bool) {
+        if !meta {
+            self.lowers = Vec::new();
+        }
+        (self.upper, self.attr, self.lower_ino) = (Some(upper), attr, Some(ino));
+    }
+
     pub(crate) fn is_dir(&self) -> bool {
         self.attr.is_dir()
     }
@@ -70,15 +96,17 @@ impl Object {
             lowers: self.lowers.clone().into(),
             parent: None,
             redirect: self.redirect.clone(),
+            linked: self.linked.clone(),
             removed: false,
         }
     }
 
     /// The key of the node that stands for it, as `name` in the directory `parent`.
     pub(crate) fn key(&self, parent: NodeId, name: Name<'_>) -> Key {
-        match &self.upper {
-            Some(upper) => Key::Upper(upper.id()),
-            None => Key::Lower(parent, name.to_owned()),
+        match (&self.upper, &self.linked, self.lowers.first()) {
+            (Some(upper), _, _) => Key::Upper(upper.id()),
+            (None, Linked::Lower { .. }, Some(lower)) => Key::Linked(lower.layer, lower.id()),
+            _ => Key::Lower(parent, name.to_owned()),
         }
     }
 }
@@ -112,6 +140,15 @@ enum Step {
 impl OverlayFs {
     /// The object `name` in the directory that `dir` describes.
     pub(crate) fn resolve(&self, dir: &Place, name: Name<'_>) -> Result<Resolved> {
+        let mut resolved = self.resolve_names(dir, name)?;
+        if let Some(object) = &mut resolved.object {
+            self.settle(dir, name, object)?;
+        }
+        Ok(resolved)
+    }
+
+    /// As [`resolve`](Self::resolve), by the names in the layers alone and not by the index.
+    pub(crate) fn resolve_names(&self, dir: &Place, name: Name<'_>) -> Result<Resolved> {
         let mut slot = Slot::Absent;
         let mut object = None;
         if dir.removed {
@@ -125,10 +162,11 @@ impl OverlayFs {
                 Probe::Object { mut real, attr, alone } => {
                     slot = Slot::Object;
                     let is_dir = attr.is_dir();
-                    let mut alone = alone || !is_dir;
+                    let lacks_data = !is_dir && self.is_metacopy(&real, &attr)?;
+                    let mut alone = alone || (!is_dir && !lacks_data);
                     let mut redirect = None;
                     if !alone && !self.lowers.is_empty() {
-                        alone = self.is_opaque(&mut real)?;
+                        alone = is_dir && self.is_opaque(&mut real)?;
                         redirect = if alone { None } else { self.redirect(&real)? };
                     }
                     match &redirect {
@@ -140,8 +178,7 @@ impl OverlayFs {
                         None => {}
                     }
                     let upper = Some(real);
-                    object =
-                        Some(Object { upper, lowers: Vec::new(), attr, redirect, lower_ino: None });
+                    object = Some(Object { upper, redirect, lacks_data, ..Object::new(attr) });
                     if alone {
                         return Ok(Resolved { slot, object });
                     }
@@ -149,6 +186,10 @@ impl OverlayFs {
             }
         }
         self.search(search, &mut object)?;
+        if object.as_ref().is_some_and(|object| object.lacks_data) {
+            log::error!("overlay: the data of {name} is in no layer below (EIO)");
+            return Err(Errno::EIO);
+        }
         Ok(Resolved { slot, object })
     }
 
@@ -199,12 +240,17 @@ impl OverlayFs {
                 Probe::Whiteout => return Ok(Step::Done),
                 Probe::Object { real, attr, alone } => (real, attr, alone),
             };
+            let wants_file = object.as_ref().is_some_and(|object| !object.is_dir());
             if !attr.is_dir() {
-                if is_end && object.is_none() {
-                    let (upper, redirect) = (None, None);
-                    let lowers = vec![real];
-                    *object = Some(Object { upper, lowers, attr, redirect, lower_ino: None });
+                if !is_end || !self.take_file(&real, attr, object)? {
+                    return Ok(Step::Done);
                 }
+                if let Some(redirect) = self.redirect(&real)? {
+                    self.redirected(search, base, &rest, &path, depth, redirect);
+                }
+                return Ok(Step::Next);
+            }
+            if is_end && wants_file {
                 return Ok(Step::Done);
             }
             if !last {
@@ -218,10 +264,7 @@ impl OverlayFs {
             }
             if is_end {
                 let ino = self.map_ino(&real, attr.ino);
-                let found = object.get_or_insert_with(|| {
-                    let (upper, lowers, redirect) = (None, Vec::new(), None);
-                    Object { upper, lowers, attr, redirect, lower_ino: None }
-                });
+                let found = object.get_or_insert_with(|| Object::new(attr));
                 found.lower_ino.get_or_insert(ino);
                 found.lowers.push(real);
                 return Ok(step);
@@ -229,6 +272,31 @@ impl OverlayFs {
             dir = real;
         }
         Ok(step)
+    }
+
+    /// Takes what is no directory, `real` of a read-only layer, into `object`. Says whether its data
+    /// is to be looked for further down.
+    fn take_file(&self, real: &Real, attr: Attr, object: &mut Option<Object>) -> Result<bool> {
+        let goes_on = match object {
+            None => self.is_metacopy(real, &attr)?,
+            Some(file) if file.lacks_data && attr.kind() == FileType::Regular => {
+                self.is_metacopy(real, &attr)?
+            }
+            // It is hidden.
+            Some(_) => return Ok(false),
+        };
+        let file = object.get_or_insert_with(|| Object::new(attr));
+        file.lowers.push(real.clone());
+        file.lacks_data = goes_on;
+        Ok(goes_on)
+    }
+
+    /// Whether the data of the file `real` is in a layer below.
+    pub(crate) fn is_metacopy(&self, real: &Real, attr: &Attr) -> Result<bool> {
+        if !self.options.metacopy || attr.kind() != FileType::Regular || attr.size == 0 {
+            return Ok(false);
+        }
+        Ok(real.xattr(self.names.name(Record::Metacopy))?.is_some())
     }
 
     /// The layers below `base` are searched as `redirect` says, which was found on the name at
@@ -323,7 +391,7 @@ impl OverlayFs {
 
     /// The number of an object of a layer, in the merged tree.
     pub(crate) fn map_ino(&self, real: &Real, ino: u64) -> u64 {
-        self.inos.map(self.filesystem_of(real.layer), ino)
+        self.inos.map(real.layer, ino)
     }
 
     /// The number of `object`, which stays when it is copied up.
@@ -334,14 +402,24 @@ impl OverlayFs {
         let top = object.top()?;
         if let Some(upper) = &object.upper
             && !object.is_dir()
-            && let Some(value) = upper.xattr(self.names.name(Record::Ino))?
-            && let Some((from_bottom, ino)) = format::parse_ino(&value)
-            && from_bottom < self.lowers.len()
+            && let Some(ino) = self.ino_below(upper)?
         {
-            let layer = self.lowers.len() - from_bottom;
-            return Ok(self.inos.map(self.filesystem_of(layer), ino));
+            return Ok(ino);
         }
         Ok(self.map_ino(top, object.attr.ino))
+    }
+
+    /// The number of what `upper` was copied up from, as it records it.
+    fn ino_below(&self, upper: &Real) -> Result<Option<u64>> {
+        let origin = upper.xattr(self.names.name(Record::Origin))?;
+        let Some(origin) = origin.filter(|_| self.origins_hold) else { return Ok(None) };
+        if let Some(ino) = origin::parse(&origin).and_then(|origin| self.ino_of_origin(origin)) {
+            return Ok(Some(ino));
+        }
+        let Some(value) = upper.xattr(self.names.name(Record::Ino))? else { return Ok(None) };
+        let Some((from_bottom, ino)) = format::parse_ino(&value) else { return Ok(None) };
+        let layer = self.lowers.len().checked_sub(from_bottom).filter(|layer| *layer > UPPER);
+        Ok(layer.map(|layer| self.inos.map(layer, ino)))
     }
 
     /// The node that stands for `object`, found as `name` in `parent`, looked up once more.
@@ -351,20 +429,36 @@ impl OverlayFs {
         name: Name<'_>,
         object: Object,
     ) -> Result<(Arc<Node>, Attr)> {
+        let mut object = object;
+        // No file goes into the index between the look there and the node's being known.
+        let held = loop {
+            let held = match object.linked {
+                Linked::Lower { .. } => self.hold_links(),
+                _ => None,
+            };
+            if self.is_settled(&object.linked) {
+                break held;
+            }
+            drop(held);
+            self.settle(&parent.place(), name, &mut object)?;
+        };
         let ino = self.ino_of(&object)?;
         let key = object.key(parent.id, name);
         let generation = object.top()?.generation;
-        let Object { upper, lowers, attr, redirect, .. } = object;
+        let Object { upper, lowers, attr, redirect, linked, .. } = object;
         let place = Place {
             upper,
             lowers: lowers.into(),
             parent: Some((Arc::clone(parent), name.to_owned())),
             redirect,
+            linked,
             removed: false,
         };
         let of = Of { kind: attr.kind(), ino, generation };
         let new = Node::new(self.table.number(), of, place, &self.table);
-        Ok((self.table.enter(key, new), attr))
+        let node = self.table.enter(key, new);
+        drop(held);
+        Ok((node, attr))
     }
 
     /// The node of `name` in `parent`, with a lookup to be given back.

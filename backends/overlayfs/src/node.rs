@@ -8,6 +8,7 @@ use stratafs_core::{Errno, FileType, Generation, NameBuf, NodeId, Result};
 
 use crate::format::Redirect;
 use crate::layer::Real;
+use crate::links::Linked;
 use crate::merge::Index;
 use crate::table::{Key, Table};
 
@@ -44,12 +45,15 @@ pub(crate) struct Place {
     /// The object in the writable layer.
     pub(crate) upper: Option<Real>,
     /// Of a directory: those merged below, the topmost first. Of anything else: the one object,
-    /// where none is in the writable layer.
+    /// where none is in the writable layer; but of a file whose data is in a layer below that of
+    /// its attributes, all down to the one with the data.
     pub(crate) lowers: Arc<[Real]>,
     /// A directory it is in; `None` for the root, and for a file without a name.
     pub(crate) parent: Option<(Arc<Node>, NameBuf)>,
-    /// Where the lower parts of this directory are, where the writable layer records it.
+    /// Where the lower parts are, where the writable layer records it.
     pub(crate) redirect: Option<Redirect>,
+    /// What is known of further names.
+    pub(crate) linked: Linked,
     /// Its last name is gone. Of what has an object in the writable layer and is no directory, that
     /// object alone knows.
     pub(crate) removed: bool,
@@ -64,6 +68,23 @@ impl Place {
     /// All objects, the topmost first.
     pub(crate) fn stack(&self) -> impl Iterator<Item = &Real> {
         self.upper.iter().chain(self.lowers.iter())
+    }
+
+    /// Of a regular file: the object that gives the data.
+    pub(crate) fn data(&self) -> Result<&Real> {
+        self.lowers.last().or(self.upper.as_ref()).ok_or(Errno::EIO)
+    }
+
+    /// Of anything but a directory: whether it has an object in the writable layer, without data.
+    pub(crate) fn lacks_data(&self) -> bool {
+        self.upper.is_some() && !self.lowers.is_empty()
+    }
+
+    /// It is no directory, and `upper` was made of it, without data if `meta`. What it is made of no
+    /// more comes back, to be dropped when no lock is held.
+    pub(crate) fn copied(&mut self, upper: Real, meta: bool) -> Option<Arc<[Real]>> {
+        self.upper = Some(upper);
+        if meta { None } else { Some(std::mem::take(&mut self.lowers)) }
     }
 
     /// Whether it is made of several directories.
@@ -109,6 +130,11 @@ impl Node {
     /// A copy of what it is made of at this moment.
     pub(crate) fn place(&self) -> Place {
         self.place.read().clone()
+    }
+
+    /// What `look` sees of what it is made of.
+    pub(crate) fn see<T>(&self, look: impl FnOnce(&Place) -> T) -> T {
+        look(&self.place.read())
     }
 
     pub(crate) fn top(&self) -> Result<Real> {

@@ -10,8 +10,12 @@ use stratafs_transfer::Data;
 
 use crate::OverlayFs;
 use crate::layer::Real;
-use crate::lookup::Object;
+use crate::links::Linked;
+use crate::lookup::{Object, Resolved, Slot};
 use crate::node::Node;
+
+/// How often a removal is tried anew when its name leads elsewhere meanwhile.
+const TRIES: usize = 16;
 
 impl OverlayFs {
     /// Removes `name` from `parent`: an empty directory if `dir`, anything else otherwise.
@@ -25,6 +29,23 @@ impl OverlayFs {
         let parent = self.table.get(parent)?;
         parent.require_dir()?;
         self.writable()?;
+        for _ in 0..TRIES {
+            if self.try_remove(cx, &parent, name, dir)? {
+                return Ok(());
+            }
+        }
+        log::error!("overlay: a removal was overtaken {TRIES} times (EIO)");
+        Err(Errno::EIO)
+    }
+
+    /// Says whether it was done; otherwise the name led elsewhere meanwhile.
+    fn try_remove(
+        &self,
+        cx: &Context<'_>,
+        parent: &Arc<Node>,
+        name: Name<'_>,
+        dir: bool,
+    ) -> Result<bool> {
         let removable = |object: Option<Object>| match object {
             None => Err(Errno::ENOENT),
             Some(object) if object.is_dir() && !dir => Err(Errno::EISDIR),
@@ -32,15 +53,26 @@ impl OverlayFs {
             Some(object) => Ok(object),
         };
         // Before the directory is copied up in vain.
-        let object = removable(self.peek(&parent, name)?)?;
+        let object = removable(self.peek(parent, name)?)?;
         if dir && !self.is_empty(&object.as_place())? {
             return Err(Errno::ENOTEMPTY);
         }
-        let upper_dir = self.copy_up(&parent, Data::All)?;
+        let upper_dir = self.copy_up(parent, Data::All)?;
+        let linked = match object.linked {
+            Linked::No => None,
+            _ => self.find_held(parent, name)?,
+        };
+        if let Some(linked) = &linked {
+            self.before_name_goes(&linked.node, parent, name)?;
+        }
 
         let names = parent.names.write();
         let place = parent.place();
-        let object = removable(self.resolve(&place, name)?.object)?;
+        let Resolved { slot, object } = self.resolve(&place, name)?;
+        let object = removable(object)?;
+        if object.linked != Linked::No && (slot != Slot::Object || linked.is_none()) {
+            return Ok(false);
+        }
         let child = self.table.find(&object.key(parent.id, name));
         // Nothing is made in it meanwhile; without a node nobody could.
         let child_names = child.as_ref().filter(|_| dir).map(|child| child.names.write());
@@ -51,12 +83,13 @@ impl OverlayFs {
         self.take_away(&upper_dir, name, &object, below)?;
         if let Some(child) = &child {
             self.mark_removed(child);
+            self.after_name_went(child);
         }
-        self.index_remove(&parent, name);
+        self.index_remove(parent, name);
         drop(child_names);
         drop(names);
-        self.tell_gone(cx, &parent, child.as_deref(), name);
-        Ok(())
+        self.tell_gone(cx, parent, child.as_deref(), name);
+        Ok(true)
     }
 
     /// Takes the name of `object` out of the writable layer's directory `dir`, and hides what is

@@ -13,7 +13,8 @@ use stratafs_transfer::Data;
 use crate::OverlayFs;
 use crate::format::{REDIRECT_MAX, Record, Redirect};
 use crate::layer::Real;
-use crate::lookup::{Looked, Slot};
+use crate::links::Linked;
+use crate::lookup::{Looked, Resolved, Slot};
 use crate::merge::Listed;
 use crate::node::{Node, Place};
 use crate::table::Key;
@@ -91,13 +92,15 @@ impl OverlayFs {
         if other.is_some_and(|other| Arc::ptr_eq(node, other)) {
             return Ok(Outcome::Done);
         }
-        self.check_movable(node)?;
-        self.copy_up(node, Data::All)?;
+        self.make_movable(node)?;
+        self.before_name_goes(node, from.dir, from.name)?;
         if let (true, Some(other)) = (exchange, other) {
-            self.check_movable(other)?;
-            self.copy_up(other, Data::All)?;
+            self.make_movable(other)?;
         }
         self.copy_up(to.dir, Data::All)?;
+        if let Some(other) = other {
+            self.before_name_goes(other, to.dir, to.name)?;
+        }
 
         let same_dir = Arc::ptr_eq(from.dir, to.dir);
         // No directory moves to another meanwhile, so the order of the locks can follow the tree.
@@ -165,10 +168,22 @@ impl OverlayFs {
         }
     }
 
-    /// A directory with lower parts moves only where a record of them can be left.
-    fn check_movable(&self, node: &Node) -> Result<()> {
-        let parts = node.is_dir() && !node.place().lowers.is_empty();
-        if parts && !self.options.makes_redirects() { Err(Errno::EXDEV) } else { Ok(()) }
+    /// Copies up what is to move. With lower parts a directory moves only where a record of them can
+    /// be left; a file without, or with several names, gets its data first.
+    fn make_movable(&self, node: &Arc<Node>) -> Result<()> {
+        let place = node.place();
+        if !self.options.makes_redirects() {
+            if node.is_dir() && !place.lowers.is_empty() {
+                return Err(Errno::EXDEV);
+            }
+            return self.copy_up(node, Data::All).map(drop);
+        }
+        let upper = self.copy_up(node, Data::Hole)?;
+        let lacks_data = !node.is_dir() && node.see(Place::lacks_data);
+        if lacks_data && (place.linked != Linked::No || upper.attr()?.nlink > 1) {
+            self.copy_up(node, Data::All)?;
+        }
+        Ok(())
     }
 
     fn lock_names<'n>(
@@ -217,6 +232,13 @@ impl OverlayFs {
             return Ok(Outcome::Changed);
         }
         let node = &source.node;
+        let named_above = |at: &Resolved| {
+            at.slot == Slot::Object
+                || at.object.as_ref().is_none_or(|object| object.linked == Linked::No)
+        };
+        if !named_above(&at_from) || !named_above(&at_to) {
+            return Ok(Outcome::Changed);
+        }
         let same_dir = Arc::ptr_eq(from.dir, to.dir);
         let other_names = target
             .filter(|other| !exchange && other.node.is_dir())
@@ -298,10 +320,10 @@ impl OverlayFs {
         name: Name<'_>,
         same_dir: bool,
     ) -> Result<()> {
-        if !node.is_dir() {
+        let place = node.place();
+        if !node.is_dir() && !place.lacks_data() {
             return Ok(());
         }
-        let place = node.place();
         let Some(upper) = &place.upper else { return Err(Errno::EIO) };
         if !place.lowers.is_empty() {
             return self.set_redirect(node, upper, &place, at, same_dir);
@@ -337,7 +359,7 @@ impl OverlayFs {
 
     /// If `node` came from below, the directory `dir` that it moves to says so.
     fn note_origin(&self, node: &Node, dir: &Real) -> Result<()> {
-        let came = !node.place().lowers.is_empty() || !self.is_own_ino(node)?;
+        let came = node.see(|place| !place.lowers.is_empty()) || !self.is_own_ino(node)?;
         if came { self.mark_impure(dir) } else { Ok(()) }
     }
 
@@ -364,6 +386,7 @@ impl OverlayFs {
                 self.index_remove(from.dir, from.name);
                 if let Some(other) = other {
                     self.mark_removed(other);
+                    self.after_name_went(other);
                 }
             }
         }

@@ -116,6 +116,19 @@ pub(crate) fn directory(dir: &Real, name: Name<'_>, mode: u32) -> Result<Real> {
     Ok(Real::adopt(UPPER, fs, &entry))
 }
 
+/// Makes the empty file `name` in `dir`, if nothing is there.
+pub(crate) fn file(dir: &Real, name: Name<'_>) -> Result<()> {
+    let (cx, mode) = (Context::internal(), FileType::Regular.mode_bits() | 0o600);
+    match dir.fs().mknod(&cx, dir.id(), name, mode, 0) {
+        Ok(entry) => {
+            drop(NodeRef::adopt(Arc::clone(dir.fs()), &entry));
+            Ok(())
+        }
+        Err(Errno::EEXIST) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
 /// Removes what a crash left in the staging directory `work`.
 pub(crate) fn clean(work: &Real, keep: &[&[u8]]) -> Result<()> {
     for item in work.list()? {

@@ -20,6 +20,9 @@ pub(crate) enum Key {
     /// What read-only layers have under this name in the directory of this id. It never moves: to be
     /// renamed, an object is copied up first.
     Lower(NodeId, NameBuf),
+    /// This object of the read-only layer of this number, whose lookup the node holds: one with
+    /// several names, which stays one when it is copied up.
+    Linked(usize, NodeId),
 }
 
 /// A node with what the client holds of it.

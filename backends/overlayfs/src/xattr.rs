@@ -55,7 +55,7 @@ impl OverlayFs {
                     _ => {}
                 }
             }
-            let upper = self.copy_up(&node, Data::All)?;
+            let upper = self.copy_up(&node, Data::Hole)?;
             upper.fs().setxattr(cx, upper.id(), name, value, mode, clear_setgid)
         })?;
         self.tell_attr(cx, &node);
@@ -75,7 +75,7 @@ impl OverlayFs {
                 let top = node.top()?;
                 top.fs().getxattr(cx, top.id(), name, &mut [])?;
             }
-            let upper = self.copy_up(&node, Data::All)?;
+            let upper = self.copy_up(&node, Data::Hole)?;
             upper.fs().removexattr(cx, upper.id(), name)
         })?;
         self.tell_attr(cx, &node);

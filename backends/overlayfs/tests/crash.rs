@@ -89,6 +89,10 @@ fn lowers() -> Vec<Arc<dyn DynFileSystem>> {
             w.file(file, file.as_bytes()).unwrap();
         }
         w.symlink("f", "link").unwrap();
+        for (first, others) in [("h", ["h2", "d/h3"]), ("i", ["i2", "deep/i3"])] {
+            w.file(first, first.as_bytes()).unwrap();
+            others.iter().for_each(|other| w.link(first, other).unwrap());
+        }
     });
     let app = mem();
     on(&app, |w| {
@@ -111,6 +115,10 @@ fn earlier() -> Vec<Change> {
         Change::Rmdir(path("gone")),
         Change::Unlink(path("g")),
         Change::Chmod(path("d/y"), 0o600),
+        Change::Append(path("i"), 5),
+        Change::Chmod(path("deep/er/f"), 0o640),
+        Change::Chmod(path("d/sub/z"), 0o640),
+        Change::Unlink(path("i2")),
     ]
 }
 
@@ -123,6 +131,11 @@ fn singles() -> Vec<Change> {
         Change::Write(path("f"), 9),
         Change::CutOpen(path("f")),
         Change::Truncate(path("deep/er/f"), 3),
+        Change::CutOpen(path("deep/er/f")),
+        Change::Append(path("deep/er/f"), 3),
+        Change::Link(path("deep/er/f"), path("g")),
+        rename("deep/er/f", "deep/er/g"),
+        rename("d/sub/z", "h2"),
         Change::Chmod(path("d/sub"), 0o700),
         Change::Chown(path("link"), 5),
         Change::Setxattr(path("d/sub/z"), 7),
@@ -140,6 +153,21 @@ fn singles() -> Vec<Change> {
         Change::Unlink(path("d/y")),
         Change::Unlink(path("d/x")),
         Change::Rmdir(path("empty")),
+        Change::Write(path("h"), 9),
+        Change::Append(path("deep/i3"), 9),
+        Change::Chmod(path("h2"), 0o600),
+        Change::Unlink(path("d/h3")),
+        Change::Unlink(path("i")),
+        Change::Unlink(path("deep/i3")),
+        Change::Link(path("h"), path("g")),
+        Change::Link(path("deep/i3"), path("deep/i4")),
+        rename("h", "g"),
+        rename("deep/i3", "f"),
+        rename("new", "i"),
+        rename("f", "h2"),
+        rename("i", "h"),
+        swap("h", "i"),
+        swap("d", "h2"),
         rename("f", "g"),
         rename("f", "new"),
         rename("f", "d/x"),
@@ -165,10 +193,11 @@ fn singles() -> Vec<Change> {
 fn build(
     lowers: &[Arc<dyn DynFileSystem>],
     scratch: Arc<dyn DynFileSystem>,
+    metacopy: bool,
 ) -> Arc<dyn DynFileSystem> {
     let builder = OverlayFs::builder();
     let builder = lowers.iter().fold(builder, |builder, lower| builder.layer(Arc::clone(lower)));
-    Arc::new(builder.writable(scratch).build().unwrap())
+    Arc::new(builder.writable(scratch).metacopy(metacopy).build().unwrap())
 }
 
 /// The overlay's state before a change, with a layer that can be made to fail.
@@ -177,24 +206,25 @@ struct Case {
     scratch: Arc<dyn DynFileSystem>,
     faulty: Arc<Faulty>,
     fs: Arc<dyn DynFileSystem>,
+    metacopy: bool,
 }
 
 impl Case {
-    fn new(before: &[Change], errno: Errno, once: bool) -> Self {
+    fn new(before: &[Change], (errno, once): (Errno, bool), metacopy: bool) -> Self {
         let (lowers, scratch) = (lowers(), mem());
         let failing = Intercepted::new(Arc::clone(&scratch), Faulty::new(errno, once));
         let faulty = Arc::clone(failing.intercept());
-        let fs = build(&lowers, Arc::new(failing));
+        let fs = build(&lowers, Arc::new(failing), metacopy);
         for change in before {
             apply(&fs, change).unwrap();
         }
-        Self { lowers, scratch, faulty, fs }
+        Self { lowers, scratch, faulty, fs, metacopy }
     }
 
     /// What a new overlay shows on what is left.
     fn reopened(self) -> Tree {
         drop(self.fs);
-        let fs = build(&self.lowers, Arc::clone(&self.scratch));
+        let fs = build(&self.lowers, Arc::clone(&self.scratch), self.metacopy);
         let seen = tree(&fs);
         on(&self.scratch, |w| {
             assert_eq!(w.names("work/work").unwrap(), Vec::<String>::new(), "staging is clean");
@@ -204,24 +234,26 @@ impl Case {
 }
 
 /// What is seen after `changes` when nothing fails.
-fn undisturbed(changes: &[Change]) -> Tree {
-    Case::new(changes, Errno::EIO, false).reopened()
+fn undisturbed(changes: &[Change], metacopy: bool) -> Tree {
+    Case::new(changes, (Errno::EIO, false), metacopy).reopened()
 }
 
 /// Steps that a change may leave between its two outcomes: a write is two, for the file is made or
 /// cut first and filled then, each of which a client asks for.
-fn between(change: &Change, before: &[Change]) -> Vec<Tree> {
-    let with = |change: Change| undisturbed(&[before, &[change]].concat());
+fn between(change: &Change, before: &[Change], metacopy: bool) -> Vec<Tree> {
+    let with = |change: Change| undisturbed(&[before, &[change]].concat(), metacopy);
     match change {
-        Change::Write(path, _) => vec![with(Change::Append(path.clone(), 0)), undisturbed(before)]
-            .into_iter()
-            .map(|mut tree| {
-                if let Some(file) = tree.get_mut(path) {
-                    file.content.truncate(file.content.len().saturating_sub(3));
-                }
-                tree
-            })
-            .collect(),
+        Change::Write(path, _) => {
+            vec![with(Change::Append(path.clone(), 0)), undisturbed(before, metacopy)]
+                .into_iter()
+                .map(|mut tree| {
+                    if let Some(file) = tree.get_mut(path) {
+                        file.content.truncate(file.content.len().saturating_sub(3));
+                    }
+                    tree
+                })
+                .collect()
+        }
         Change::CutOpen(path) => vec![with(Change::Truncate(path.clone(), 0))],
         _ => Vec::new(),
     }
@@ -245,15 +277,24 @@ fn check(change: &Change, n: u64, seen: &Tree, outcomes: &[Tree]) {
 
 #[test]
 fn crash_at_any_call_leaves_every_path_as_before_or_as_after() {
+    crash_at_any_call(false);
+}
+
+#[test]
+fn crash_at_any_call_with_metacopy_leaves_every_path_as_before_or_as_after() {
+    crash_at_any_call(true);
+}
+
+fn crash_at_any_call(metacopy: bool) {
     let before = earlier();
     for change in singles() {
         let mut outcomes = vec![
-            undisturbed(&before),
-            undisturbed(&[&before[..], std::slice::from_ref(&change)].concat()),
+            undisturbed(&before, metacopy),
+            undisturbed(&[&before[..], std::slice::from_ref(&change)].concat(), metacopy),
         ];
-        outcomes.extend(between(&change, &before));
+        outcomes.extend(between(&change, &before, metacopy));
         for n in 0.. {
-            let case = Case::new(&before, Errno::EIO, false);
+            let case = Case::new(&before, (Errno::EIO, false), metacopy);
             case.faulty.arm(n);
             let _ = apply(&case.fs, &change);
             let has_failed = case.faulty.has_failed();
@@ -268,17 +309,26 @@ fn crash_at_any_call_leaves_every_path_as_before_or_as_after() {
 
 #[test]
 fn fault_of_any_call_leaves_every_path_as_before_or_as_after_and_what_is_shown_is_there() {
+    fault_of_any_call(false);
+}
+
+#[test]
+fn fault_of_any_call_with_metacopy_leaves_every_path_as_before_or_as_after() {
+    fault_of_any_call(true);
+}
+
+fn fault_of_any_call(metacopy: bool) {
     let before = earlier();
     for change in singles() {
         let mut outcomes = vec![
-            undisturbed(&before),
-            undisturbed(&[&before[..], std::slice::from_ref(&change)].concat()),
+            undisturbed(&before, metacopy),
+            undisturbed(&[&before[..], std::slice::from_ref(&change)].concat(), metacopy),
         ];
-        outcomes.extend(between(&change, &before));
+        outcomes.extend(between(&change, &before, metacopy));
         for (n, errno) in
             (0..).zip([Errno::ENOSPC, Errno::EIO, Errno::EDQUOT, Errno::EMFILE].iter().cycle())
         {
-            let case = Case::new(&before, *errno, true);
+            let case = Case::new(&before, (*errno, true), metacopy);
             case.faulty.arm(n);
             let answer = apply(&case.fs, &change);
             let has_failed = case.faulty.has_failed();

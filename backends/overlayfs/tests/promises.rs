@@ -12,5 +12,9 @@ mod deletions;
 mod format;
 #[path = "promises/identity.rs"]
 mod identity;
+#[path = "promises/links.rs"]
+mod links;
+#[path = "promises/metacopy.rs"]
+mod metacopy;
 #[path = "promises/refusals.rs"]
 mod refusals;

@@ -33,6 +33,9 @@ fn full() -> Arc<dyn DynFileSystem> {
                 }
             }
         }
+        for (first, other) in [("a/a/a", "b/b/c"), ("a/a/a", "c/a/c"), ("b/c/b", "c/c/c")] {
+            w.link(first, other).unwrap();
+        }
     })
 }
 
@@ -55,7 +58,8 @@ fn round(round: u64) {
     let (scratch, ledger) = Ledger::keep(mem());
     let mut layers = Layers::new([full(), full()]);
     layers.scratch = scratch;
-    let fs = Arc::new(layers.builder().build().unwrap());
+    let build = || Arc::new(layers.builder().metacopy(round % 2 == 1).build().unwrap());
+    let fs = build();
     std::thread::scope(|scope| {
         for thread in 0..6 {
             let fs: Arc<dyn DynFileSystem> = Arc::<OverlayFs>::clone(&fs);
@@ -74,6 +78,6 @@ fn round(round: u64) {
     let shared: Arc<dyn DynFileSystem> = Arc::<OverlayFs>::clone(&fs);
     let seen = tree(&shared);
     drop((fs, shared));
-    assert_eq!(tree(&layers.build()), seen);
+    assert_eq!(tree(&(build() as _)), seen);
     ledger.check().unwrap();
 }

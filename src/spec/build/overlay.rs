@@ -41,6 +41,10 @@ pub(super) fn overlay(
     if node.get("xino").is_some() {
         builder = builder.xino(node.flag("xino"));
     }
+    if node.get("index").is_some() {
+        builder = builder.index(node.flag("index"));
+    }
+    builder = builder.metacopy(node.flag("metacopy"));
     builder = builder.userxattr(node.flag("userxattr")).volatile(node.flag("volatile"));
     // The policy sets all timeouts, so it comes before them.
     if let Some(policy) = cache_policy(node) {

@@ -209,25 +209,6 @@ fn copy_up_by_many_threads_is_one() {
 }
 
 #[test]
-fn copy_up_of_one_of_several_names_leaves_the_others_as_they_were() {
-    let layers = Layers::new([layer(|w| {
-        w.file("a", b"both").unwrap();
-        w.link("a", "b").unwrap();
-    })]);
-    let fs = layers.build();
-    on(&fs, |w| {
-        w.write_at("a", 0, b"A").unwrap();
-        assert_eq!((w.read("a").unwrap(), w.read("b").unwrap()), (b"Aoth".into(), b"both".into()));
-        let (a, b) = (w.stat("a").unwrap(), w.stat("b").unwrap());
-        assert_ne!(a.ino, b.ino, "they are two files now");
-        assert_eq!(a.nlink, 1);
-    });
-    let seen = crate::support::tree::tree(&fs);
-    drop(fs);
-    assert_eq!(crate::support::tree::tree(&layers.build()), seen);
-}
-
-#[test]
 fn a_deep_file_is_copied_up_after_its_directories() {
     let path = (0..20).map(|i| format!("d{i}")).collect::<Vec<_>>();
     let layers = Layers::new([layer(|w| {

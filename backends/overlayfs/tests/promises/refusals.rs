@@ -85,7 +85,10 @@ fn build_after_a_volatile_one_is_refused_until_its_mark_is_removed() {
     drop(layers.builder().volatile(true).build().unwrap());
     let said = refused(layers.builder());
     assert!(said.contains("work/incompat/volatile"), "{said}");
-    on(&layers.scratch, |w| w.rmdir("work/work/incompat/volatile").unwrap());
+    on(&layers.scratch, |w| {
+        w.unlink("work/work/incompat/volatile/dirty").unwrap();
+        w.rmdir("work/work/incompat/volatile").unwrap();
+    });
     layers.builder().build().unwrap();
 }
 

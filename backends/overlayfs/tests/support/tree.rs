@@ -16,6 +16,8 @@ pub(crate) struct Seen {
     pub(crate) nlink: u32,
     pub(crate) content: Vec<u8>,
     pub(crate) xattr: Option<Vec<u8>>,
+    /// Of a file with several names here: the first of them.
+    pub(crate) first_name: Option<String>,
 }
 
 /// Everything by path.
@@ -32,11 +34,37 @@ pub(crate) fn tree(fs: &Arc<dyn DynFileSystem>) -> Tree {
 /// All that shows to the client of `w`.
 pub(crate) fn tree_of(w: &World<'_>) -> Tree {
     let mut all = Tree::new();
-    walk(w, "", &mut all);
+    let mut numbers = Numbers::new();
+    walk(w, "", &mut all, &mut numbers);
+    let mut names: BTreeMap<u64, Vec<&String>> = BTreeMap::new();
+    for (path, ino) in &numbers {
+        names.entry(*ino).or_default().push(path);
+    }
+    for paths in names.values().filter(|paths| paths.len() > 1) {
+        for path in paths {
+            all.get_mut(*path).unwrap().first_name = Some(paths[0].clone());
+        }
+    }
     all
 }
 
-fn walk(w: &World<'_>, path: &str, all: &mut Tree) {
+/// Inode numbers by path.
+pub(crate) type Numbers = BTreeMap<String, u64>;
+
+/// The numbers of all that shows to the client of `w`.
+pub(crate) fn numbers_of(w: &World<'_>) -> Numbers {
+    let mut numbers = Numbers::new();
+    walk(w, "", &mut Tree::new(), &mut numbers);
+    numbers
+}
+
+/// `tree` without counts of names: a name that is hidden counts along.
+pub(crate) fn uncounted(mut tree: Tree) -> Tree {
+    tree.values_mut().for_each(|seen| seen.nlink = 1);
+    tree
+}
+
+fn walk(w: &World<'_>, path: &str, all: &mut Tree, numbers: &mut Numbers) {
     let attr = w.stat(path).unwrap_or_else(|errno| panic!("stat of {path:?}: {errno}"));
     let kind = attr.kind();
     let content = match kind {
@@ -48,7 +76,10 @@ fn walk(w: &World<'_>, path: &str, all: &mut Tree) {
     // Of directories it is not counted.
     let nlink = if attr.is_dir() { 1 } else { attr.nlink };
     let owner = (attr.uid, attr.gid);
-    all.insert(path.to_owned(), Seen { mode: attr.mode, owner, nlink, content, xattr });
+    let mode = attr.mode;
+    let seen = Seen { mode, owner, nlink, content, xattr, first_name: None };
+    all.insert(path.to_owned(), seen);
+    numbers.insert(path.to_owned(), attr.ino);
     if kind != FileType::Directory {
         return;
     }
@@ -68,7 +99,7 @@ fn walk(w: &World<'_>, path: &str, all: &mut Tree) {
         names.push(child);
     }
     for child in names {
-        walk(w, &child, all);
+        walk(w, &child, all, numbers);
     }
 }
 
