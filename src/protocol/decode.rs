@@ -103,7 +103,7 @@ fn security_context<'a>(body: &mut Args<'a>) -> Result<Option<SecurityContext<'a
     let head = take!(body, Secctx)?;
     let name = body.xattr_name()?;
     let value = body.bytes(usize::try_from(head.size).map_err(|_| Errno::EINVAL)?)?;
-    Ok((!value.is_empty()).then_some(SecurityContext { name, value }))
+    Ok((!value.is_empty()).then_some(SecurityContext::new(name, value)))
 }
 
 fn group(body: &mut Args<'_>) -> Result<Option<u32>> {

@@ -162,7 +162,7 @@ impl<'a> Call<'a> {
     pub(crate) fn context(&self) -> Context<'a> {
         let InHeader { uid, gid, pid, .. } = *self.header;
         let told = uid != NO_ID && gid != NO_ID;
-        Context::new(pid, told.then_some(Credentials { uid, gid }))
+        Context::new(pid, told.then_some(Credentials::new(uid, gid)))
             .with_session(Some(self.session.id()))
     }
 

@@ -4,6 +4,7 @@ use crate::{SessionId, XattrName};
 
 /// The user and group for whom an object is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Credentials {
     /// Filesystem user id of the caller.
     pub uid: u32,
@@ -11,13 +12,30 @@ pub struct Credentials {
     pub gid: u32,
 }
 
+impl Credentials {
+    /// User `uid` and group `gid`.
+    #[must_use]
+    pub const fn new(uid: u32, gid: u32) -> Self {
+        Self { uid, gid }
+    }
+}
+
 /// A label that the client's security module wants on a new object (FUSE_SECURITY_CTX).
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct SecurityContext<'a> {
     /// The attribute, such as `security.selinux`.
     pub name: XattrName<'a>,
     /// Its value.
     pub value: &'a [u8],
+}
+
+impl<'a> SecurityContext<'a> {
+    /// The label `value`, to be kept in the attribute `name`.
+    #[must_use]
+    pub const fn new(name: XattrName<'a>, value: &'a [u8]) -> Self {
+        Self { name, value }
+    }
 }
 
 /// Who asks, and how.
@@ -64,7 +82,7 @@ impl<'a> Context<'a> {
     /// clients (records, whiteouts), and new objects belong to `0:0` until the layer says otherwise.
     #[must_use]
     pub fn internal() -> Self {
-        let root = Credentials { uid: 0, gid: 0 };
+        let root = Credentials::new(0, 0);
         Self { internal: true, ..Self::new(0, Some(root)) }
     }
 
@@ -119,7 +137,7 @@ impl<'a> Context<'a> {
     /// The owner of a new object: the caller, or `0:0` where the client sent none.
     #[must_use]
     pub fn owner(&self) -> Credentials {
-        self.caller.unwrap_or(Credentials { uid: 0, gid: 0 })
+        self.caller.unwrap_or(Credentials::new(0, 0))
     }
 
     /// Whether the caller belongs to `group`, as far as the client told: the rule by which a
@@ -138,12 +156,11 @@ mod tests {
     #[test]
     fn without_security_keeps_everything_but_the_label() {
         let name = XattrName::new(b"security.selinux").unwrap();
-        let plain =
-            Context { internal: true, ..Context::new(1, Some(Credentials { uid: 2, gid: 3 })) }
-                .with_umask(4)
-                .with_supplementary_group(Some(5))
-                .with_session(Some(SessionId(6)));
-        let labelled = plain.with_security(Some(SecurityContext { name, value: b"label" }));
+        let plain = Context { internal: true, ..Context::new(1, Some(Credentials::new(2, 3))) }
+            .with_umask(4)
+            .with_supplementary_group(Some(5))
+            .with_session(Some(SessionId(6)));
+        let labelled = plain.with_security(Some(SecurityContext::new(name, b"label")));
         assert_eq!(format!("{:?}", labelled.without_security()), format!("{plain:?}"));
     }
 }

@@ -89,6 +89,7 @@ pub enum SeekTo {
 
 /// One side of a copy_file_range: where in which open file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct CopyRange {
     /// The node.
     pub node: NodeId,
@@ -98,13 +99,30 @@ pub struct CopyRange {
     pub offset: u64,
 }
 
+impl CopyRange {
+    /// The file from byte `offset` on, by an open handle.
+    #[must_use]
+    pub const fn new(node: NodeId, handle: HandleId, offset: u64) -> Self {
+        Self { node, handle, offset }
+    }
+}
+
 /// How a file handle is released.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Release {
     /// Flush as at close(2), POSIX locks of this owner included.
     pub flush: Option<LockOwner>,
     /// Give up the flock(2) lock of this owner.
     pub flock: Option<LockOwner>,
+}
+
+impl Release {
+    /// A release that flushes for, and gives up the lock of, whoever is named.
+    #[must_use]
+    pub const fn new(flush: Option<LockOwner>, flock: Option<LockOwner>) -> Self {
+        Self { flush, flock }
+    }
 }
 
 /// A filesystem, as everything in stratafs sees it.
@@ -936,7 +954,7 @@ mod tests {
     fn inherit_in_a_setgid_directory_takes_its_group() {
         let mut parent = Attr::new(1, 0o042_775);
         parent.gid = 50;
-        let cx = Context::new(1, Some(Credentials { uid: 7, gid: 7 })).with_umask(0o022);
+        let cx = Context::new(1, Some(Credentials::new(7, 7))).with_umask(0o022);
         assert_eq!(inherit(&cx, &parent, 0o040_777), (0o042_755, 50));
         assert_eq!(inherit(&cx, &parent, 0o102_775), (0o100_755, 50), "outside the group");
         let member = cx.with_supplementary_group(Some(50));

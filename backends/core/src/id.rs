@@ -50,11 +50,20 @@ pub struct Generation(pub u64);
 
 /// An identity that outlives the server: the same object gives the same bytes in a later run.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct PersistentId {
     /// The filesystem, as a UUID.
     pub fsid: [u8; 16],
     /// The object within it: at most 128 bytes (MAX_HANDLE_SZ of name_to_handle_at(2)).
     pub bytes: Vec<u8>,
+}
+
+impl PersistentId {
+    /// The object `bytes` of the filesystem `fsid`.
+    #[must_use]
+    pub const fn new(fsid: [u8; 16], bytes: Vec<u8>) -> Self {
+        Self { fsid, bytes }
+    }
 }
 
 /// What a lookup or a creation answers: an object, and how long the answer may be kept.

@@ -32,6 +32,7 @@ pub enum LockFlavour {
 
 /// A lock on a range of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct FileLock {
     /// The kind.
     pub kind: LockKind,
@@ -44,6 +45,24 @@ pub struct FileLock {
 }
 
 impl FileLock {
+    /// A lock of the bytes from `start` to `end`, both included.
+    #[must_use]
+    pub const fn new(kind: LockKind, start: u64, end: u64, pid: u32) -> Self {
+        Self { kind, start, end, pid }
+    }
+
+    /// The same lock, of the bytes from `start` to `end`, both included.
+    #[must_use]
+    pub const fn with_range(self, start: u64, end: u64) -> Self {
+        Self { start, end, ..self }
+    }
+
+    /// The same bytes, locked by `kind`.
+    #[must_use]
+    pub const fn with_kind(self, kind: LockKind) -> Self {
+        Self { kind, ..self }
+    }
+
     /// Whether both locks cover a common byte.
     #[must_use]
     pub fn overlaps(&self, other: &Self) -> bool {

@@ -103,10 +103,10 @@ impl NodeLocks {
                 return true;
             }
             if old.start < new.start {
-                rest.push(Held { lock: FileLock { end: new.start - 1, ..old }, ..*held });
+                rest.push(Held { lock: old.with_range(old.start, new.start - 1), ..*held });
             }
             if old.end > new.end {
-                rest.push(Held { lock: FileLock { start: new.end + 1, ..old }, ..*held });
+                rest.push(Held { lock: old.with_range(new.end + 1, old.end), ..*held });
             }
             false
         });
@@ -246,7 +246,7 @@ impl LockTable {
         let held = state.nodes.get(&node).map_or(&[][..], |locks| &locks.held);
         let blocking = held.iter().filter(|held| held.blocks(&wanted));
         let first = blocking.min_by_key(|held| held.lock.start);
-        first.map_or(FileLock { kind: LockKind::Unlock, ..wanted.lock }, |held| held.lock)
+        first.map_or(wanted.lock.with_kind(LockKind::Unlock), |held| held.lock)
     }
 
     fn set(&self, node: u64, wanted: Held) -> Result<()> {
@@ -333,7 +333,7 @@ impl LockTable {
     }
 
     fn release(&self, node: u64, owner: Owner, flavour: LockFlavour) {
-        let lock = FileLock { kind: LockKind::Unlock, start: 0, end: u64::MAX, pid: 0 };
+        let lock = FileLock::new(LockKind::Unlock, 0, u64::MAX, 0);
         // Giving up never fails.
         let _ = self.set(node, Held { owner, flavour, lock });
     }
@@ -396,7 +396,7 @@ fn wanted(owner: Owner, lock: FileLock, flavour: LockFlavour) -> Result<Held> {
     let lock = match flavour {
         LockFlavour::Posix if lock.start > lock.end => return Err(Errno::EINVAL),
         LockFlavour::Posix => lock,
-        LockFlavour::Flock => FileLock { start: 0, end: u64::MAX, ..lock },
+        LockFlavour::Flock => lock.with_range(0, u64::MAX),
     };
     Ok(Held { owner, flavour, lock })
 }

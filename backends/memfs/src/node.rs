@@ -227,7 +227,7 @@ impl Node {
     #[cfg(test)]
     pub(crate) fn for_tests() -> Self {
         let now = Timestamp::default();
-        let owner = stratafs_core::Credentials { uid: 0, gid: 0 };
+        let owner = stratafs_core::Credentials::new(0, 0);
         Self::new(9, 0, 0, Inode::new(0o100_644, owner.uid, owner.gid, now, Body::None))
     }
 }

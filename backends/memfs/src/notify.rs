@@ -148,7 +148,7 @@ mod tests {
         assert_eq!(other.told(), file_told("0 0"));
         fs.fallocate(cx, file, none, FallocateMode::empty(), 0, 9).unwrap();
         assert_eq!(other.told(), file_told("0 0"));
-        let at = |offset| CopyRange { node: file, handle: none, offset };
+        let at = |offset| CopyRange::new(file, none, offset);
         fs.copy_file_range(cx, at(0), at(100), 3).unwrap();
         assert_eq!(other.told(), file_told("100 3"));
         let mut set = SetAttr::new();

@@ -310,7 +310,7 @@ mod tests {
     }
 
     fn copy(fx: &Fixture, from: (NodeId, u64), to: (NodeId, u64), len: u64) -> Result<usize> {
-        let range = |(node, offset)| CopyRange { node, handle: NONE, offset };
+        let range = |(node, offset)| CopyRange::new(node, NONE, offset);
         fx.fs.copy_file_range(&root(), range(from), range(to), len)
     }
 

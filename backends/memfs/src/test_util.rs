@@ -28,12 +28,12 @@ pub(crate) fn name(text: &str) -> Name<'_> {
 
 /// Root, without a umask.
 pub(crate) fn root() -> Context<'static> {
-    Context::new(1, Some(Credentials { uid: 0, gid: 0 }))
+    Context::new(1, Some(Credentials::new(0, 0)))
 }
 
 /// Another user, without a umask.
 pub(crate) fn user(uid: u32) -> Context<'static> {
-    Context::new(1, Some(Credentials { uid, gid: uid }))
+    Context::new(1, Some(Credentials::new(uid, uid)))
 }
 
 impl Fixture {

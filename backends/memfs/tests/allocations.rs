@@ -18,7 +18,7 @@ struct Warm {
 }
 
 fn cx() -> Context<'static> {
-    Context::new(1, Some(Credentials { uid: 0, gid: 0 }))
+    Context::new(1, Some(Credentials::new(0, 0)))
 }
 
 fn name() -> Name<'static> {

@@ -127,7 +127,7 @@ impl Actor<'_> {
             }
             6 => {
                 let Some(other) = self.node() else { return };
-                let at = |node, offset| CopyRange { node, handle, offset };
+                let at = |node, offset| CopyRange::new(node, handle, offset);
                 let to = (self.random.below(1 << 20) as u64) & !4095;
                 let from = at(node, offset & !4095);
                 let _ = self.fs.copy_file_range(&cx(), from, at(other, to), 300_000);

@@ -267,7 +267,7 @@ impl OverlayFs {
         let parent = dir.attr()?;
         let (mode, gid) = inherit(cx, &parent, new.mode());
         let mut owner = Context::internal();
-        owner.caller = Some(Credentials { uid: cx.owner().uid, gid });
+        owner.caller = Some(Credentials::new(cx.owner().uid, gid));
         owner.security = cx.security;
         let perm = mode & 0o7777;
         let as_staged = match new {

@@ -269,11 +269,8 @@ impl OverlayFs {
         if !Arc::ptr_eq(source.at.fs(), target.at.fs()) {
             return Err(Errno::EXDEV);
         }
-        let range = |real: &RealFile, offset| CopyRange {
-            node: real.at.id(),
-            handle: real.handle.handle(),
-            offset,
-        };
+        let range =
+            |real: &RealFile, offset| CopyRange::new(real.at.id(), real.handle.handle(), offset);
         let (from, to) = (range(&source, from.offset), range(&target, to.offset));
         target.at.fs().copy_file_range(cx, from, to, len)
     }

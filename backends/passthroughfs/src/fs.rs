@@ -341,6 +341,6 @@ impl PassthroughFs {
         };
         let Ok(kind) = u8::try_from(handle.kind()) else { return Ok(None) };
         let bytes = [&[kind], handle.as_bytes()].concat();
-        Ok((bytes.len() <= 128).then_some(PersistentId { fsid, bytes }))
+        Ok((bytes.len() <= 128).then_some(PersistentId::new(fsid, bytes)))
     }
 }

@@ -135,7 +135,7 @@ mod tests {
     fn put_without_unnamed_files_makes_it_aside_and_leaves_nothing_there() {
         let dir = tempfile::tempdir().unwrap();
         let fs = share(&dir);
-        let cx = Context::new(1, Some(Credentials { uid: 7, gid: 8 }));
+        let cx = Context::new(1, Some(Credentials::new(7, 8)));
         let name = |text: &'static [u8]| Name::new(text).unwrap();
         let pipe = fs.mknod(&cx, NodeId::ROOT, name(b"pipe"), 0o010_644, 0).unwrap();
         assert_eq!((pipe.attr.mode, pipe.attr.uid), (0o010_644, 7));
@@ -152,7 +152,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let fs = share(&dir);
         std::os::unix::fs::symlink("target", dir.path().join("link")).unwrap();
-        let cx = Context::new(1, Some(Credentials { uid: 0, gid: 0 }));
+        let cx = Context::new(1, Some(Credentials::new(0, 0)));
         let name = Name::new(b"link").unwrap();
         let link = fs.lookup(&cx, NodeId::ROOT, name).unwrap().found().unwrap();
         let mut set = SetAttr::new();

@@ -91,8 +91,7 @@ impl RouterFs {
         if !Arc::ptr_eq(&source.member, &target.member) {
             return Err(Errno::EXDEV);
         }
-        let range =
-            |open: &OpenReal, offset| CopyRange { node: open.node, handle: open.handle, offset };
+        let range = |open: &OpenReal, offset| CopyRange::new(open.node, open.handle, offset);
         let (from, to) = (range(&source, from.offset), range(&target, to.offset));
         source.member.fs.copy_file_range(cx, from, to, len)
     }

@@ -46,7 +46,7 @@ pub(crate) struct Open<'a> {
 
 impl Open<'_> {
     fn at(&self, offset: u64) -> CopyRange {
-        CopyRange { node: self.node, handle: self.handle, offset }
+        CopyRange::new(self.node, self.handle, offset)
     }
 }
 

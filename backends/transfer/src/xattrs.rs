@@ -22,7 +22,7 @@ pub(crate) fn copy(
     keep: &dyn Fn(XattrName<'_>) -> bool,
 ) -> Result<()> {
     // As a client: a filesystem's own records, of owners say, are no part of the object.
-    let cx = &Context::new(0, Some(Credentials { uid: 0, gid: 0 }));
+    let cx = &Context::new(0, Some(Credentials::new(0, 0)));
     for name in list(cx, &**source.fs, source.node)? {
         let Ok(name) = XattrName::new(&name) else { continue };
         if !keep(name) {

@@ -128,10 +128,10 @@ pub(crate) fn release(call: &mut Call<'_>) -> Served {
     let head = take!(call.args, ReleaseIn)?;
     let (node, handle) = call.file(head.fh)?;
     let owner = LockOwner(head.lock_owner);
-    let release = Release {
-        flush: (head.release_flags & RELEASE_FLUSH != 0).then_some(owner),
-        flock: (head.release_flags & RELEASE_FLOCK_UNLOCK != 0).then_some(owner),
-    };
+    let release = Release::new(
+        (head.release_flags & RELEASE_FLUSH != 0).then_some(owner),
+        (head.release_flags & RELEASE_FLOCK_UNLOCK != 0).then_some(owner),
+    );
     if handle == HandleId::NONE {
         // Nothing was opened, so there is nothing to release but a lock.
         if release == Release::default() {
@@ -208,8 +208,8 @@ fn copy(call: &mut Call<'_>, most: u64) -> Result<u64, Refusal> {
     if head.flags != 0 {
         return Err(Errno::EINVAL.into());
     }
-    let from = CopyRange { node: from_node, handle: from_handle, offset: range(head.off_in, 0)? };
-    let to = CopyRange { node: to_node, handle: to_handle, offset: range(head.off_out, 0)? };
+    let from = CopyRange::new(from_node, from_handle, range(head.off_in, 0)?);
+    let to = CopyRange::new(to_node, to_handle, range(head.off_out, 0)?);
     let len = head.len.min(most);
     range(from.offset, len)?;
     range(to.offset, len)?;

@@ -58,7 +58,7 @@ fn wanted(call: &mut Call<'_>) -> Result<Wanted, Refusal> {
         return Err(Errno::EINVAL.into());
     }
     let end = if head.end >= OFFSET_MAX { u64::MAX } else { head.end };
-    let lock = FileLock { kind, start: head.start, end, pid: head.pid };
+    let lock = FileLock::new(kind, head.start, end, head.pid);
     Ok(Wanted { node, handle, owner: LockOwner(head.owner), lock, flavour })
 }
 

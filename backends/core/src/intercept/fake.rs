@@ -470,7 +470,7 @@ impl DynFileSystem for Fake {
 
     fn persistent_id(&self, node: NodeId) -> Result<Option<PersistentId>> {
         self.note("persistent_id", node);
-        Ok(Some(PersistentId { fsid: [3; 16], bytes: vec![4] }))
+        Ok(Some(PersistentId::new([3; 16], vec![4])))
     }
 
     fn capture_state(&self) -> Result<State> {
@@ -526,8 +526,8 @@ pub(crate) fn every_method(fs: &dyn DynFileSystem) -> Vec<(&'static str, String)
     }
 
     let label = XattrName::new(b"security.selinux").unwrap();
-    let security = SecurityContext { name: label, value: b"label" };
-    let cx = &Context::new(1001, Some(Credentials { uid: 1002, gid: 1003 }))
+    let security = SecurityContext::new(label, b"label");
+    let cx = &Context::new(1001, Some(Credentials::new(1002, 1003)))
         .with_umask(0o027)
         .with_supplementary_group(Some(1004))
         .with_session(Some(SessionId(1005)))
@@ -537,14 +537,14 @@ pub(crate) fn every_method(fs: &dyn DynFileSystem) -> Vec<(&'static str, String)
     let (name, new_name) = (Name::new(b"name").unwrap(), Name::new(b"new").unwrap());
     let xattr = XattrName::new(b"user.x").unwrap();
     let owner = LockOwner(25);
-    let lock = FileLock { kind: LockKind::Write, start: 26, end: 27, pid: 28 };
+    let lock = FileLock::new(LockKind::Write, 26, 27, 28);
     let posix = LockFlavour::Posix;
     let flags = OpenFlags::READ_WRITE.with_append();
     let mut set = SetAttr::new();
     set.size = Some(29);
-    let from = CopyRange { node, handle, offset: 30 };
-    let to = CopyRange { node: other, handle: HandleId(31), offset: 32 };
-    let release = Release { flush: Some(owner), flock: Some(LockOwner(33)) };
+    let from = CopyRange::new(node, handle, 30);
+    let to = CopyRange::new(other, HandleId(31), 32);
+    let release = Release::new(Some(owner), Some(LockOwner(33)));
     let state = State::new("fake", 1, vec![34]);
 
     fs.attach(Arc::new(Deaf));

@@ -227,7 +227,7 @@ fn limit_shortens_reads_writes_and_copies_but_never_lengthens_them() {
         let flags = WriteFlags::empty();
         let written = fs.write(&cx(), NodeId(2), HandleId(3), 0, 4, flags, &mut source);
         assert_eq!(written, Ok(expected));
-        let range = CopyRange { node: NodeId(2), handle: HandleId(3), offset: 0 };
+        let range = CopyRange::new(NodeId(2), HandleId(3), 0);
         assert_eq!(fs.copy_file_range(&cx(), range, range, 4), Ok(expected));
     }
 }
@@ -256,7 +256,7 @@ fn sees_data_withholds_every_backing_file() {
 fn setlkw_answered_later_is_told_when_the_reply_is_sent() {
     let fake = Arc::new(Fake { park: true, ..Fake::default() });
     let fs = Intercepted::new(Arc::<Fake>::clone(&fake), Notes::default());
-    let lock = FileLock { kind: LockKind::Read, start: 0, end: 1, pid: 5 };
+    let lock = FileLock::new(LockKind::Read, 0, 1, 5);
     let (tx, rx) = mpsc::channel();
     let reply = Reply::new(move |answer| tx.send(answer).unwrap());
     let flock = LockFlavour::Flock;
@@ -274,7 +274,7 @@ fn setlkw_answered_later_is_told_when_the_reply_is_sent() {
 fn setlkw_whose_reply_is_lost_is_told_as_eio() {
     let fake = Arc::new(Fake { park: true, ..Fake::default() });
     let fs = Intercepted::new(Arc::<Fake>::clone(&fake), Notes::default());
-    let lock = FileLock { kind: LockKind::Read, start: 0, end: 1, pid: 5 };
+    let lock = FileLock::new(LockKind::Read, 0, 1, 5);
     let (tx, rx) = mpsc::channel();
     let reply = Reply::new(move |answer| tx.send(answer).unwrap());
     let flock = LockFlavour::Flock;
@@ -297,8 +297,8 @@ fn op_names_its_nodes() {
     };
     assert_eq!((rename.node(), rename.other_node()), (Some(NodeId(2)), Some(NodeId(3))));
     assert_eq!(rename.entry_name(), Some(name));
-    let from = CopyRange { node: NodeId(4), handle: HandleId(5), offset: 0 };
-    let to = CopyRange { node: NodeId(6), handle: HandleId(7), offset: 0 };
+    let from = CopyRange::new(NodeId(4), HandleId(5), 0);
+    let to = CopyRange::new(NodeId(6), HandleId(7), 0);
     let copy = Op::CopyFileRange { from, to, len: 1 };
     assert_eq!((copy.node(), copy.other_node()), (Some(NodeId(4)), Some(NodeId(6))));
     assert_eq!(copy.handle(), Some(HandleId(5)));

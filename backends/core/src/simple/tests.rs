@@ -194,7 +194,7 @@ fn name(name: &str) -> Name<'_> {
 }
 
 fn cx() -> Context<'static> {
-    Context::new(1, Some(Credentials { uid: 7, gid: 8 })).with_umask(0o022)
+    Context::new(1, Some(Credentials::new(7, 8))).with_umask(0o022)
 }
 
 fn mem() -> Simple<Mem> {

@@ -272,7 +272,7 @@ fn link_and_mkdir_beyond_the_most_names_are_emlink() {
 fn creation_with_a_label_sets_it_and_charges_it() {
     let fx = Fixture::new();
     let label = XattrName::new(b"security.selinux").unwrap();
-    let cx = root().with_security(Some(SecurityContext { name: label, value: b"a:b:c" }));
+    let cx = root().with_security(Some(SecurityContext::new(label, b"a:b:c")));
     let node = fx.fs.mknod(&cx, ROOT, name("f"), 0o100_644, 0).unwrap().node;
     let mut value = [0; 16];
     assert_eq!(fx.fs.getxattr(&root(), node, label, &mut value), Ok(5));

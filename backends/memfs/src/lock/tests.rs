@@ -13,7 +13,7 @@ use LockKind::{Read, Unlock, Write};
 const NONE: HandleId = HandleId::NONE;
 
 fn lock(kind: LockKind, start: u64, end: u64) -> FileLock {
-    FileLock { kind, start, end, pid: 1 }
+    FileLock::new(kind, start, end, 1)
 }
 
 fn set(fx: &Fixture, node: NodeId, owner: u64, lock: FileLock, by: LockFlavour) -> Result<()> {
@@ -74,7 +74,7 @@ fn flock_and_posix_do_not_see_each_other() {
     set(&fx, f, 2, lock(Write, 0, u64::MAX), Flock).unwrap();
     assert_eq!(set(&fx, f, 3, lock(Read, 0, 0), Flock), Err(Errno::EAGAIN));
     let handle = fx.open(f, OpenFlags::READ_ONLY);
-    let release = Release { flush: None, flock: Some(LockOwner(2)) };
+    let release = Release::new(None, Some(LockOwner(2)));
     fx.fs.release(&root(), f, handle, release).unwrap();
     set(&fx, f, 3, lock(Read, 0, 0), Flock).unwrap();
     set(&fx, f, 4, lock(Read, 0, 0), Flock).unwrap();

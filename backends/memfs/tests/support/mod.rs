@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Root, without a umask.
 pub(crate) fn cx() -> Context<'static> {
-    Context::new(1, Some(Credentials { uid: 0, gid: 0 }))
+    Context::new(1, Some(Credentials::new(0, 0)))
 }
 
 /// A name that is known to be one.

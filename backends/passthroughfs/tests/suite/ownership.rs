@@ -201,7 +201,7 @@ fn kill_priv_comes_with_the_empty_setattr_allocation_and_copy() {
         set_again();
         let at = |fd| {
             let (node, handle) = share.client.ids(fd).unwrap();
-            CopyRange { node, handle, offset: 0 }
+            CopyRange::new(node, handle, 0)
         };
         share.fs.copy_file_range(&root(), at(from), at(fd), 4).unwrap();
         assert!(is_clean(), "a copy, {ownership:?}");

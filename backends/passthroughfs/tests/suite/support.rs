@@ -104,7 +104,7 @@ impl Share {
 }
 
 pub(crate) fn root() -> Context<'static> {
-    Context::new(1, Some(Credentials { uid: 0, gid: 0 }))
+    Context::new(1, Some(Credentials::new(0, 0)))
 }
 
 /// An attribute that the host has, as text.

@@ -68,7 +68,7 @@ fn requests(ownership: Ownership) {
     std::fs::write(share.host("file"), [0; 4096]).unwrap();
     // Records that were changed a moment ago are read twice.
     std::thread::sleep(std::time::Duration::from_millis(50));
-    let (fs, user) = (&share.fs, Credentials { uid: 0, gid: 0 });
+    let (fs, user) = (&share.fs, Credentials::new(0, 0));
     let cx = Context::new(1, Some(user));
     let name = |text: &'static str| Name::new(text.as_bytes()).unwrap();
     let request = |what: &str, work: &mut dyn FnMut()| {

@@ -127,7 +127,7 @@ fn ranges<'w>(w: &World<'w>) -> Result<Ranges<'w>, crate::Failure> {
 /// A lock of the bytes `start..=end`; its owner's number is its process's.
 fn range(kind: LockKind, start: u64, end: u64, owner: u64) -> (LockOwner, FileLock) {
     let pid = u32::try_from(owner).unwrap_or(0);
-    (LockOwner(owner), FileLock { kind, start, end, pid })
+    (LockOwner(owner), FileLock::new(kind, start, end, pid))
 }
 
 impl Ranges<'_> {

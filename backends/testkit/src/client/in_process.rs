@@ -123,7 +123,7 @@ impl InProcess {
     #[must_use]
     pub fn context(&self) -> Context<'static> {
         let caller = self.caller.lock();
-        let credentials = Credentials { uid: caller.uid, gid: caller.gid };
+        let credentials = Credentials::new(caller.uid, caller.gid);
         Context::new(std::process::id(), Some(credentials)).with_umask(caller.umask)
     }
 
@@ -150,7 +150,7 @@ impl InProcess {
 
     fn keep_file(&self, node: NodeRef, opened: &Opened, flags: OpenFlags) -> Fd {
         let fd = Fd(self.next.fetch_add(1, Ordering::Relaxed));
-        let release = Release { flush: None, flock: Some(LockOwner(fd.0)) };
+        let release = Release::new(None, Some(LockOwner(fd.0)));
         let handle = HandleRef::file(Arc::clone(&self.fs), node.node(), opened.handle, release);
         self.files.lock().insert(fd, Arc::new(Open { handle, node, flags, dir: false }));
         fd
@@ -429,13 +429,13 @@ impl Client for InProcess {
 
     fn copy_range(&self, from: (Fd, u64), to: (Fd, u64), len: u64) -> Result<usize> {
         let range =
-            |(fd, offset)| self.ids(fd).map(|(node, handle)| CopyRange { node, handle, offset });
+            |(fd, offset)| self.ids(fd).map(|(node, handle)| CopyRange::new(node, handle, offset));
         self.fs.copy_file_range(&self.context(), range(from)?, range(to)?, len)
     }
 
     fn flock(&self, fd: Fd, kind: LockKind) -> Result<()> {
         let (node, handle) = self.ids(fd)?;
-        let lock = FileLock { kind, start: 0, end: u64::MAX, pid: std::process::id() };
+        let lock = FileLock::new(kind, 0, u64::MAX, std::process::id());
         let owner = LockOwner(fd.0);
         self.fs.setlk(&self.context(), node, handle, owner, lock, LockFlavour::Flock)
     }

@@ -109,7 +109,7 @@ fn chmod_from_outside_the_group_clears_setgid() {
     let fs = mem();
     let node = fs.file("a").node;
     let set = SetAttr { mode: Some(0o2755), ..SetAttr::new() };
-    let stranger = Context::new(1, Some(Credentials { uid: 7, gid: 99 }));
+    let stranger = Context::new(1, Some(Credentials::new(7, 99)));
     fs.setattr(&stranger, node, &set).unwrap();
     assert_eq!(fs.mode(node), 0o755);
     fs.setattr(&cx(), node, &set).unwrap();
