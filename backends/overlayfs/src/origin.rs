@@ -34,7 +34,7 @@ pub(crate) enum Of {
 
 /// The value that records `id`; empty where it does not fit, which says "from what is not known".
 pub(crate) fn value(id: &PersistentId, of: Of) -> Vec<u8> {
-    let PersistentId { fsid, bytes } = id;
+    let PersistentId { fsid, bytes, .. } = id;
     let Some((kind, handle)) = bytes.split_first() else { return Vec::new() };
     encode(*kind, fsid, handle, of)
 }
@@ -138,7 +138,7 @@ mod tests {
     use stratafs_core::FileType;
 
     fn id(kind: u8, handle: &[u8]) -> PersistentId {
-        PersistentId { fsid: [7; 16], bytes: [&[kind], handle].concat() }
+        PersistentId::new([7; 16], [&[kind], handle].concat())
     }
 
     #[test]
