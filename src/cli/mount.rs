@@ -43,8 +43,8 @@ pub(super) struct Mount {
     mountpoint: PathBuf,
 
     /// Mount options with commas between them, as for mount(8): ro, noexec, noatime, suid, dev,
-    /// allow_other, auto_unmount, fsname=NAME, subtype=NAME, max_read=BYTES, and setuid=USER to
-    /// mount as root and serve as another user. One that nobody knows is left out with a warning
+    /// allow_other, auto_unmount, nopassthrough, max_stack_depth=1|2, fsname=NAME, subtype=NAME,
+    /// max_read=BYTES, and setuid=USER to mount as root and serve as another user. One that nobody knows is left out with a warning
     #[arg(short = 'o', value_name = "OPTIONS")]
     options: Vec<OsString>,
 

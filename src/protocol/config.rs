@@ -32,6 +32,11 @@ pub struct SessionConfig {
     pub congestion_threshold: u16,
     /// Answer every change with EROFS, by [`ReadOnly`](stratafs_core::ReadOnly).
     pub readonly: bool,
+    /// How deep filesystems may be stacked with this one at the top, 1 or 2, where the kernel reads
+    /// and writes files of the host by itself. With 1 those files' filesystem is on no other, and
+    /// this one can be a layer of the kernel's overlay; with 2 it may be on another (an overlay),
+    /// and cannot.
+    pub max_stack_depth: u32,
     /// Promises of the filesystem that are not made use of.
     pub without: Behaviours,
 }
@@ -49,6 +54,7 @@ impl SessionConfig {
             max_background: 64,
             congestion_threshold: 48,
             readonly: false,
+            max_stack_depth: 1,
             without: Behaviours::empty(),
         }
     }

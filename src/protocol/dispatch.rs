@@ -1,10 +1,11 @@
 //! From a request's bytes to the operation that serves it.
 
 use stratafs_core::{
-    Context, Credentials, DynFileSystem, Entry, Errno, HandleId, Needs, NodeId, ReadSink, Result,
-    WriteSource,
+    Context, Credentials, DynFileSystem, Entry, Errno, HandleId, Needs, NodeId, Opened,
+    OpenedFlags, ReadSink, Result, WriteSource,
 };
 
+use super::backing::IoMode;
 use super::decode::{Args, Extensions};
 use super::encode;
 use super::init::Agreed;
@@ -198,6 +199,28 @@ impl<'a> Call<'a> {
         }
         self.undo = Undo::Lookup(entry.node);
         Ok(())
+    }
+
+    /// Notes the handle of a file that an open of `node` answered, and decides by what `opened` offers
+    /// how the client treats it.
+    pub(crate) fn hold_file(
+        &self,
+        node: NodeId,
+        handle: HandleId,
+        opened: &Opened,
+    ) -> Result<IoMode> {
+        if !self.agreed.contains(Agreed::PASSTHROUGH) {
+            return self.hold(node, handle, HandleKind::File).map(|()| IoMode::Cached);
+        }
+        // What is for direct I/O wants to see the data.
+        let direct = opened.flags.contains(OpenedFlags::DIRECT_IO);
+        let backing = opened.backing.as_ref().filter(|_| !direct);
+        let backings = &self.session.backings;
+        // Before the client could name the handle, so that a release finds the open counted.
+        let mode = backings.enter(node, backing);
+        self.hold(node, handle, HandleKind::File)
+            .inspect_err(|_| backings.leave(node))
+            .map(|()| mode)
     }
 
     /// Notes the handle that an open of `node` answered. None there is nothing to note of, but that

@@ -12,8 +12,7 @@ bitflags! {
     ///
     /// Not here, since never agreed on: EXPORT_SUPPORT (names are never `.` or `..`), SPLICE_* (it
     /// never wins), HANDLE_KILLPRIV (the newer KILLPRIV_V2 is right about setgid), the DAX flags,
-    /// HAS_RESEND, OVER_IO_URING and REQUEST_TIMEOUT (nothing here makes use of them), and
-    /// PASSTHROUGH, which needs a registry of backing files in the transport.
+    /// HAS_RESEND, OVER_IO_URING and REQUEST_TIMEOUT (nothing here makes use of them).
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
     pub struct InitFlags: u64 {
         /// Several reads of one file at a time.
@@ -70,6 +69,8 @@ bitflags! {
         const HAS_EXPIRE_ONLY = 1 << 35;
         /// Shared mappings of files that are opened for direct I/O.
         const DIRECT_IO_ALLOW_MMAP = 1 << 36;
+        /// The client reads and writes files of the host by itself.
+        const PASSTHROUGH = 1 << 37;
         /// No file handles for NFS.
         const NO_EXPORT_SUPPORT = 1 << 38;
         /// Mounts may map ids.
@@ -92,6 +93,7 @@ bitflags! {
         /// Requests may end in extensions.
         const EXTENSIONS = 1 << 8;
         const ALLOW_IDMAP = 1 << 9;
+        const PASSTHROUGH = 1 << 10;
     }
 }
 
@@ -161,6 +163,9 @@ const PAGE: u32 = 4096;
 /// Pages of a request where MAX_PAGES is not offered (FUSE_DEFAULT_MAX_PAGES_PER_REQ).
 const DEFAULT_PAGES: u32 = 32;
 
+/// How deep the kernel stacks filesystems at most (FILESYSTEM_MAX_STACK_DEPTH).
+const MAX_STACK_DEPTH: u32 = 2;
+
 /// The promises that an INIT decides on; others hold whatever the client says.
 const NEGOTIABLE: Behaviours = Behaviours::NO_OPEN
     .union(Behaviours::NO_OPENDIR)
@@ -224,6 +229,13 @@ fn promises(features: &Features, config: &SessionConfig, offered: InitFlags) -> 
     {
         usable |= Behaviours::ATOMIC_O_TRUNC;
     }
+    // The kernel leaves it out beside a writeback cache, and asks nobody about a file without OPEN.
+    if promised.contains(Behaviours::PASSTHROUGH)
+        && offered.contains(InitFlags::PASSTHROUGH)
+        && !usable.intersects(Behaviours::WRITEBACK | Behaviours::NO_OPEN)
+    {
+        usable |= Behaviours::PASSTHROUGH;
+    }
     usable
 }
 
@@ -234,6 +246,7 @@ fn answer_flags(features: &Features, used: Behaviours, offered: InitFlags) -> In
         flags.set(flag, used.contains(behaviour));
     }
     flags.set(InitFlags::ATOMIC_O_TRUNC, used.contains(Behaviours::ATOMIC_O_TRUNC));
+    flags.set(InitFlags::PASSTHROUGH, used.contains(Behaviours::PASSTHROUGH));
     flags.set(InitFlags::POSIX_LOCKS, features.needs(Needs::POSIX_LOCKS));
     flags.set(InitFlags::FLOCK_LOCKS, features.needs(Needs::FLOCK));
     let plus = features.needs(Needs::READDIRPLUS);
@@ -268,6 +281,9 @@ pub(crate) fn negotiate(
         // Before 7.38 the label is where nobody can tell it from the arguments.
         offered.remove(InitFlags::SECURITY_CTX | InitFlags::CREATE_SUPP_GROUP);
     }
+    if minor < 40 {
+        offered.remove(InitFlags::PASSTHROUGH);
+    }
     let used = promises(features, config, offered);
     let flags = answer_flags(features, used, offered);
 
@@ -288,6 +304,7 @@ pub(crate) fn negotiate(
         (Agreed::DONT_MASK, used.contains(Behaviours::DONT_MASK)),
         (Agreed::ATOMIC_O_TRUNC, used.contains(Behaviours::ATOMIC_O_TRUNC)),
         (Agreed::ALLOW_IDMAP, used.contains(Behaviours::ALLOW_IDMAP)),
+        (Agreed::PASSTHROUGH, used.contains(Behaviours::PASSTHROUGH)),
         (Agreed::SETXATTR_EXT, flags.contains(InitFlags::SETXATTR_EXT)),
         (Agreed::SUBMOUNTS, flags.contains(InitFlags::SUBMOUNTS)),
         (Agreed::EXTENSIONS, minor >= 38),
@@ -308,6 +325,11 @@ pub(crate) fn negotiate(
         time_gran: features.time_granularity_ns.clamp(1, 1_000_000_000),
         max_pages,
         flags2: high,
+        max_stack_depth: if flags.contains(InitFlags::PASSTHROUGH) {
+            config.max_stack_depth.clamp(1, MAX_STACK_DEPTH)
+        } else {
+            0
+        },
         ..InitOut::default()
     };
     Ok(Outcome { negotiated: Negotiated::new(minor, max_write, used), agreed, flags, reply })

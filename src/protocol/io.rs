@@ -60,6 +60,25 @@ pub trait DetachedReply: Send {
     fn send(self: Box<Self>, unique: u64, answer: Result<(), Errno>);
 }
 
+/// What the client's kernel calls a file of the host that it was named; from 1 on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BackingId(pub i32);
+
+/// The client's kernel, as far as it can read and write files of the host by itself
+/// (FUSE_PASSTHROUGH). A transport that reaches such a kernel gives one to its session.
+pub trait BackingRegistry: Send + Sync {
+    /// Names `file` to the kernel, which keeps it from then on.
+    ///
+    /// # Errors
+    /// * `EPERM`: the process may register no file at all.
+    /// * `ELOOP`: the file's filesystem is stacked too deep.
+    /// * Anything else: this file does not do.
+    fn register(&self, file: BorrowedFd<'_>) -> CoreResult<BackingId>;
+
+    /// Takes back what [`Self::register`] answered. What is open by it goes on.
+    fn unregister(&self, id: BackingId);
+}
+
 /// A sink that takes no more than it was told to, whatever the one behind it could.
 pub(crate) struct Limited<'a> {
     sink: &'a mut dyn ReadSink,

@@ -234,13 +234,13 @@ impl Ledger {
 /// Ids come from a filesystem, which a client influences at most through what it creates; the seed
 /// keeps even that from choosing collisions.
 #[derive(Clone, Copy, Debug)]
-struct Mix {
+pub(super) struct Mix {
     seed: u64,
     hash: u64,
 }
 
 impl Mix {
-    fn seeded() -> Self {
+    pub(super) fn seeded() -> Self {
         Self { seed: RandomState::new().hash_one(0_u64), hash: 0 }
     }
 }

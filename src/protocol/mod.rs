@@ -13,6 +13,7 @@
 //! | `opcode`, `wire` | [`Opcode`] and the structures of the wire, 7.31 to 7.45 |
 //! | `decode`, `encode` | arguments out of bytes, replies into bytes; bounded |
 //! | `dispatch`, `ops` | from a request to the one method that serves it |
+//! | `backing` | which nodes the kernel reads and writes by itself |
 //! | `ledger` | the node ids and handles that the client was given |
 //! | `pending` | waits and the INTERRUPTs that end them |
 //! | [`notice`] | notifications as bytes |
@@ -32,7 +33,7 @@
 //!
 //! # Locks
 //!
-//! The shards of the ledger, the table of waits and the session's state each have one, all leaves:
+//! The shards of the ledger and of the backings, the table of waits and the session's state each have one, all leaves:
 //! none is held across a call of the filesystem, a reply or another of them. A session's INIT and
 //! DESTROY exclude each other by one more, which no other request takes.
 //!
@@ -60,6 +61,7 @@
     )
 )]
 
+mod backing;
 mod config;
 mod decode;
 mod dispatch;

@@ -6,15 +6,16 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use stratafs_core::{
-    Context, DynFileSystem, Errno, Features, HandleId, Intercepted, Negotiated, NodeId, Notifier,
-    ReadOnly, Release, Reply, Result, SessionId, WriteSource,
+    Behaviours, Context, DynFileSystem, Errno, Features, HandleId, Intercepted, Negotiated, NodeId,
+    Notifier, ReadOnly, Release, Reply, Result, SessionId, WriteSource,
 };
 
+use super::backing::Backings;
 use super::config::SessionConfig;
 use super::decode::Args;
 use super::dispatch::{self, Answer, Undo};
 use super::init::{self, Agreed, InitFlags, Offer};
-use super::io::ReplySlot;
+use super::io::{BackingRegistry, ReplySlot};
 use super::ledger::{HandleKind, Ledger};
 use super::ops::lock::Waiting;
 use super::pending::Waits;
@@ -86,6 +87,7 @@ pub struct Session {
     pub(crate) features: Features,
     pub(crate) config: SessionConfig,
     pub(crate) ledger: Ledger,
+    pub(crate) backings: Backings,
     pub(crate) waits: Arc<Waits>,
     pub(crate) surprises: Surprises,
     /// Whether an open, or an opendir, was ever answered without a handle: then requests without a
@@ -133,6 +135,7 @@ impl Session {
             fs,
             config,
             ledger: Ledger::new(),
+            backings: Backings::new(),
             waits: Arc::new(Waits::new()),
             surprises: Surprises::default(),
             stateless_files: AtomicBool::new(false),
@@ -155,6 +158,18 @@ impl Session {
     /// attached already.
     pub fn set_notifier(&self, notifier: Arc<dyn Notifier>) {
         *self.notifier.lock() = Some(notifier);
+    }
+
+    /// Sets where files of the host are registered for the kernel's own I/O; without one there is no
+    /// such I/O. It must be set before INIT comes; of several the first counts.
+    pub fn set_backing_registry(&self, registry: Arc<dyn BackingRegistry>) {
+        self.backings.set_registry(registry);
+    }
+
+    /// How many nodes the client's kernel reads and writes by itself now.
+    #[must_use]
+    pub fn passed_through(&self) -> usize {
+        self.backings.len()
     }
 
     /// Whether the client was given `node`, and so may keep something of it.
@@ -273,7 +288,11 @@ impl Session {
             let refused = reject(version, Errno::EPROTO);
             return if offer.major > wire::MAJOR { Ok(init::other_major()) } else { refused };
         }
-        let outcome = match init::negotiate(&self.features, &self.config, &offer) {
+        let mut config = self.config;
+        if !self.backings.is_possible() {
+            config.without |= Behaviours::PASSTHROUGH;
+        }
+        let outcome = match init::negotiate(&self.features, &config, &offer) {
             Ok(outcome) => outcome,
             Err(errno) => return reject(Rejected::Limits, errno),
         };
@@ -291,6 +310,9 @@ impl Session {
             InitFlags::iter_names(&outcome.flags).map(|(name, _)| name).collect::<Vec<_>>()
         );
         self.ledger.open();
+        if outcome.agreed.contains(Agreed::PASSTHROUGH) {
+            self.backings.start();
+        }
         self.max_write.store(outcome.negotiated.max_write, Ordering::Relaxed);
         self.stateless_files.store(outcome.agreed.contains(Agreed::NO_OPEN), Ordering::Relaxed);
         self.stateless_dirs.store(outcome.agreed.contains(Agreed::NO_OPENDIR), Ordering::Relaxed);
@@ -319,6 +341,7 @@ impl Session {
                 self.release(&cx, node, handle, kind);
             }
         }
+        self.backings.end();
         self.fs.batch_forget(&remains.nodes);
         self.fs.destroy(&cx);
     }
@@ -355,7 +378,13 @@ impl Session {
     }
 
     fn give_back(&self, node: NodeId, handle: HandleId, kind: HandleKind) {
-        if handle != HandleId::NONE && self.ledger.drop_handle(handle, node, kind) {
+        if handle != HandleId::NONE && !self.ledger.drop_handle(handle, node, kind) {
+            return;
+        }
+        if kind == HandleKind::File {
+            self.backings.leave(node);
+        }
+        if handle != HandleId::NONE {
             self.release(&self.own_context(), node, handle, kind);
         }
     }

@@ -173,6 +173,8 @@ pub(crate) mod fattr {
 pub(crate) const GETATTR_FH: u32 = 1 << 0;
 /// `fuse_open_in.open_flags`: clear setuid and setgid (7.33).
 pub(crate) const OPEN_KILL_SUIDGID: u32 = 1 << 0;
+/// `fuse_open_out.open_flags`: by the file of `backing_id` (7.40).
+pub(crate) const FOPEN_PASSTHROUGH: u32 = 1 << 7;
 /// `fuse_release_in.release_flags`: flush as at close(2).
 pub(crate) const RELEASE_FLUSH: u32 = 1 << 0;
 /// `fuse_release_in.release_flags`: give up the flock.

@@ -164,8 +164,22 @@ fn way_back(user: &User) -> io::Result<bool> {
     Ok(unsafe { libc::setresuid(u32::MAX, 0, u32::MAX) } == 0)
 }
 
+/// Whether the calling thread has CAP_SYS_ADMIN now. In a user namespace that says little: what the
+/// kernel asks of the first one it still refuses.
+#[must_use]
+pub fn is_admin() -> bool {
+    /// `CAP_SYS_ADMIN` of linux/capability.h.
+    const SYS_ADMIN: u32 = 21;
+    capabilities().is_ok_and(|[effective, _]| effective >> SYS_ADMIN & 1 == 1)
+}
+
 /// The calling thread's permitted capabilities, one bit each.
 fn permitted_capabilities() -> io::Result<u64> {
+    capabilities().map(|[_, permitted]| permitted)
+}
+
+/// The calling thread's effective and permitted capabilities, one bit each.
+fn capabilities() -> io::Result<[u64; 2]> {
     /// `struct __user_cap_header_struct` of linux/capability.h.
     #[repr(C)]
     struct Header {
@@ -187,7 +201,9 @@ fn permitted_capabilities() -> io::Result<u64> {
     // SAFETY: the header and two data structs, as version 3 wants them, live through the call.
     let result = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) };
     check(result)?;
-    Ok(u64::from(data[0].permitted) | u64::from(data[1].permitted) << 32)
+    let [low, high] = data;
+    let join = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+    Ok([join(low.effective, high.effective), join(low.permitted, high.permitted)])
 }
 
 #[cfg(test)]
@@ -213,6 +229,14 @@ mod tests {
         assert_eq!(group("root").unwrap(), 0);
         assert_eq!(group("12345").unwrap(), 12345);
         assert_eq!(group("no such group").unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn is_admin_is_what_proc_says() {
+        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
+        let effective = u64::from_str_radix(line.trim(), 16).unwrap();
+        assert_eq!(is_admin(), effective & 0x20_0000 != 0);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! `/dev/fuse`: opening it, cloning a connection's descriptor, moving requests and replies.
+//! `/dev/fuse`: opening it, cloning a connection's descriptor, moving requests and replies, and
+//! naming files of the host for the kernel's own I/O.
 
 use crate::check;
 use std::fs::OpenOptions;
@@ -11,6 +12,22 @@ pub const DEVICE: &str = "/dev/fuse";
 
 /// `FUSE_DEV_IOC_CLONE`, `_IOR(229, 0, uint32_t)` in include/uapi/linux/fuse.h.
 const DEV_IOC_CLONE: libc::Ioctl = libc::_IOR::<u32>(229, 0);
+
+/// `FUSE_DEV_IOC_BACKING_OPEN`, `_IOW(229, 1, struct fuse_backing_map)`.
+const DEV_IOC_BACKING_OPEN: libc::Ioctl = libc::_IOW::<BackingMap>(229, 1);
+
+/// `FUSE_DEV_IOC_BACKING_CLOSE`, `_IOW(229, 2, uint32_t)`.
+const DEV_IOC_BACKING_CLOSE: libc::Ioctl = libc::_IOW::<u32>(229, 2);
+
+/// `struct fuse_backing_map`.
+#[repr(C)]
+#[derive(Debug, Default)]
+struct BackingMap {
+    fd: i32,
+    /// None is known; any makes it EINVAL.
+    flags: u32,
+    padding: u64,
+}
 
 /// Opens the device: a descriptor that a mount can turn into a connection.
 ///
@@ -102,6 +119,39 @@ pub fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, len: usize) -> io::Resul
     Ok(n.cast_unsigned())
 }
 
+/// Names the regular file `file` to the kernel, for replies to OPEN that have the kernel do the I/O
+/// by itself: the id, from 1 on. Until [`close_backing`] and the last release of what was opened by
+/// it the kernel keeps the file, whatever becomes of the descriptor.
+///
+/// Each handle opens the file anew as its own flags say, with the credentials of the process as they
+/// are now.
+///
+/// # Errors
+/// * `EPERM`: the process has no CAP_SYS_ADMIN (in the first user namespace), or INIT did not agree
+///   on FUSE_PASSTHROUGH, or on a writeback cache.
+/// * `ELOOP`: the file's filesystem is itself on another, deeper than INIT's `max_stack_depth`.
+/// * `EOPNOTSUPP`: the file cannot be read and written by the kernel; `EISDIR`, `EINVAL`: it is no
+///   regular file; `EBADF`.
+/// * `ENOTTY`: the kernel is older than 6.9.
+pub fn open_backing(device: BorrowedFd<'_>, file: BorrowedFd<'_>) -> io::Result<i32> {
+    let mut map = BackingMap { fd: file.as_raw_fd(), ..BackingMap::default() };
+    // SAFETY: the request reads one BackingMap, which `map` is and which lives through the call.
+    let id = check(unsafe { libc::ioctl(device.as_raw_fd(), DEV_IOC_BACKING_OPEN, &raw mut map) })?;
+    Ok(id)
+}
+
+/// Takes back the id that [`open_backing`] answered. What was opened by it goes on.
+///
+/// # Errors
+/// * `ENOENT`: there is no such id.
+/// * `EPERM`: as for [`open_backing`].
+pub fn close_backing(device: BorrowedFd<'_>, id: i32) -> io::Result<()> {
+    let mut id = id.cast_unsigned();
+    // SAFETY: the request reads one u32, which `id` is and which lives through the call.
+    check(unsafe { libc::ioctl(device.as_raw_fd(), DEV_IOC_BACKING_CLOSE, &raw mut id) })?;
+    Ok(())
+}
+
 /// Sets or clears `O_NONBLOCK`. It belongs to the open description, so a clone has its own.
 ///
 /// # Errors
@@ -121,8 +171,10 @@ mod tests {
     use std::os::fd::AsFd;
 
     #[test]
-    fn clone_ioctl_has_the_kernels_number() {
+    fn ioctls_have_the_kernels_numbers() {
         assert_eq!(DEV_IOC_CLONE, 0x8004_e500);
+        assert_eq!(DEV_IOC_BACKING_OPEN, 0x4010_e501);
+        assert_eq!(DEV_IOC_BACKING_CLOSE, 0x4004_e502);
     }
 
     #[test]

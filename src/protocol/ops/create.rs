@@ -4,12 +4,16 @@ use stratafs_core::{
     Context, Entry, Errno, HandleId, Name, Needs, OpenFlags, Opened, OpenedFlags, Result,
 };
 
+use crate::protocol::backing::IoMode;
 use crate::protocol::decode::take;
 use crate::protocol::dispatch::{Call, Served, Undo};
 use crate::protocol::encode::{self, ENTRY_OUT_SIZE};
 use crate::protocol::init::Agreed;
+use crate::protocol::io::BackingId;
 use crate::protocol::ledger::HandleKind;
-use crate::protocol::wire::{CreateIn, LinkIn, MkdirIn, MknodIn, OPEN_KILL_SUIDGID, OpenOut};
+use crate::protocol::wire::{
+    CreateIn, FOPEN_PASSTHROUGH, LinkIn, MkdirIn, MknodIn, OPEN_KILL_SUIDGID, OpenOut,
+};
 
 use super::file::{O_CREAT, O_NOCTTY, masked};
 
@@ -117,15 +121,23 @@ fn answer(
         }
         return Err(errno);
     }
-    call.hold(entry.node, handle, HandleKind::File)?;
+    let mode = call.hold_file(entry.node, handle, opened)?;
     call.undo = Undo::Created(entry.node, handle);
     call.put(&encode::entry(entry, call.agreed.contains(Agreed::SUBMOUNTS)))?;
-    call.put(&open_out(handle, opened.flags))
+    call.put(&open_out(handle, opened.flags, mode))
 }
 
 /// `fuse_open_out` of a file.
-pub(super) fn open_out(handle: HandleId, flags: OpenedFlags) -> [u8; OpenOut::SIZE] {
-    // A file has no listing to cache.
-    let flags = flags.difference(OpenedFlags::CACHE_DIR);
-    OpenOut { fh: handle.0, open_flags: flags.bits(), backing_id: 0 }.to_bytes()
+pub(super) fn open_out(handle: HandleId, flags: OpenedFlags, mode: IoMode) -> [u8; OpenOut::SIZE] {
+    // The kernel takes no others beside FOPEN_PASSTHROUGH (FOPEN_PASSTHROUGH_MASK).
+    let kept = flags & OpenedFlags::NOFLUSH;
+    let (open_flags, id) = match mode {
+        // A file has no listing to cache.
+        IoMode::Cached => (flags.difference(OpenedFlags::CACHE_DIR).bits(), 0),
+        IoMode::Passthrough(BackingId(id)) => (kept.bits() | FOPEN_PASSTHROUGH, id),
+        IoMode::Direct(BackingId(id)) => {
+            ((kept | OpenedFlags::DIRECT_IO).bits() | FOPEN_PASSTHROUGH, id)
+        }
+    };
+    OpenOut { fh: handle.0, open_flags, backing_id: id }.to_bytes()
 }

@@ -50,11 +50,10 @@ pub(crate) fn open(call: &mut Call<'_>) -> Served {
     let flags = masked(call, raw);
     let kill_priv = open_flags & OPEN_KILL_SUIDGID != 0;
     let context = call.context();
-    // A backing file it may offer is let go of: passthrough is never agreed on.
     let opened = call.fs().open(&context, node, flags, kill_priv)?;
-    call.hold(node, opened.handle, HandleKind::File)?;
+    let mode = call.hold_file(node, opened.handle, &opened)?;
     call.undo = Undo::Handle(node, opened.handle, HandleKind::File);
-    call.put(&open_out(opened.handle, opened.flags))?;
+    call.put(&open_out(opened.handle, opened.flags, mode))?;
     Ok(())
 }
 
@@ -133,6 +132,7 @@ pub(crate) fn release(call: &mut Call<'_>) -> Served {
         (head.release_flags & RELEASE_FLOCK_UNLOCK != 0).then_some(owner),
     );
     if handle == HandleId::NONE {
+        call.session.backings.leave(node);
         // Nothing was opened, so there is nothing to release but a lock.
         if release == Release::default() {
             return Ok(());
@@ -140,6 +140,8 @@ pub(crate) fn release(call: &mut Call<'_>) -> Served {
     } else if !call.session.ledger.drop_handle(handle, node, HandleKind::File) {
         // Another RELEASE was faster.
         return Err(Errno::EBADF.into());
+    } else {
+        call.session.backings.leave(node);
     }
     call.fs().release(&call.context(), node, handle, release)?;
     Ok(())

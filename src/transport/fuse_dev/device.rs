@@ -10,7 +10,9 @@ use stratafs_sys::buffer::BufferSink;
 use stratafs_sys::{fuse, poll};
 
 use crate::protocol::Opcode;
-use crate::protocol::io::{DetachedReply, OUT_HEADER_LEN, ReplySlot, Undeliverable};
+use crate::protocol::io::{
+    BackingId, BackingRegistry, DetachedReply, OUT_HEADER_LEN, ReplySlot, Undeliverable,
+};
 
 /// Where `opcode` is in `fuse_in_header`: after `len`, four bytes each.
 const OPCODE: std::ops::Range<usize> = 4..8;
@@ -100,6 +102,32 @@ impl Device {
                 }
                 Err(Undeliverable)
             }
+        }
+    }
+}
+
+/// The kernel at the other end, as the keeper of files that it reads and writes by itself.
+#[derive(Debug)]
+pub(super) struct Kernel(Weak<Device>);
+
+impl Kernel {
+    /// The kernel behind `device`, for as long as that is there.
+    pub(super) fn behind(device: &Arc<Device>) -> Self {
+        Self(Arc::downgrade(device))
+    }
+}
+
+impl BackingRegistry for Kernel {
+    fn register(&self, file: BorrowedFd<'_>) -> stratafs_core::Result<BackingId> {
+        let device = self.0.upgrade().ok_or(Errno::ENODEV)?;
+        Ok(BackingId(fuse::open_backing(device.as_fd(), file)?))
+    }
+
+    fn unregister(&self, id: BackingId) {
+        // Without a device there is no connection, and without a connection no id.
+        let Some(device) = self.0.upgrade() else { return };
+        if let Err(cause) = fuse::close_backing(device.as_fd(), id.0) {
+            log::error!("the kernel does not give up a file that it was named: {cause}");
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
+use stratafs_core::{Behaviours, Features};
 use stratafs_sys::creds;
 use stratafs_sys::mount::MountFlags;
 
@@ -49,6 +50,13 @@ pub struct MountOptions {
     /// process. Default: no, or yes with [`Self::setuid`], where the server could not unmount by
     /// itself.
     pub auto_unmount: Option<bool>,
+    /// `passthrough`, `nopassthrough`: the kernel reads and writes files of the host by itself, where
+    /// the filesystem offers them and this process may (CAP_SYS_ADMIN, so not with
+    /// [`Self::setuid`]). Default: yes. Asked for by name it excludes a writeback cache.
+    pub passthrough: Option<bool>,
+    /// `max_stack_depth=1|2`: 2 lets the kernel do so on files of a filesystem that is itself on
+    /// another, an overlay say; then this mount can be no layer of a kernel overlay. Default: 1.
+    pub max_stack_depth: Option<u32>,
     /// `fsname=NAME`: the source, as `df` shows it. Default: `stratafs:KIND`.
     pub fsname: Option<OsString>,
     /// `subtype=NAME`: what follows `fuse.` in the type. Default: `stratafs`.
@@ -80,10 +88,14 @@ const SWITCHES: &[(&str, Switch, bool)] = &[
     ("async", |o| &mut o.synchronous, false),
     ("allow_other", |o| &mut o.allow_other, true),
     ("auto_unmount", |o| &mut o.auto_unmount, true),
+    ("passthrough", |o| &mut o.passthrough, true),
+    ("nopassthrough", |o| &mut o.passthrough, false),
 ];
 
 /// Options with a value.
-const VALUED: &[&str] = &["fsname", "subtype", "max_read", "setuid"];
+const VALUED: &[&str] = &["fsname", "subtype", "max_read", "max_stack_depth", "setuid"];
+/// Options that this server acts on by itself: neither mount(2) nor `fusermount3` hears of them.
+const OWN: &[&str] = &["auto_unmount", "passthrough", "nopassthrough"];
 
 /// What fstab and mount(8) hand to every filesystem and mean for other programs, and what is
 /// always so. Taken in silence.
@@ -192,6 +204,11 @@ impl MountOptions {
                     )),
                 }
             }
+            "max_stack_depth" => match value {
+                b"1" => put(&mut self.max_stack_depth, 1, twice),
+                b"2" => put(&mut self.max_stack_depth, 2, twice),
+                _ => Err(wrong("the kernel stacks no filesystem deeper", "write 1 or 2")),
+            },
             _ => match String::from_utf8(value.to_vec()) {
                 Ok(user) => put(&mut self.setuid, user, twice),
                 Err(_) => Err(wrong("it wants the name of a user", "see `getent passwd`")),
@@ -209,6 +226,22 @@ impl MountOptions {
             Some(name) => find_user(name).map(|user| (user.uid, user.gid)),
             None => Ok(creds::effective()),
         }
+    }
+
+    /// Finds options that the filesystem's own exclude.
+    ///
+    /// # Errors
+    /// [`MountError::Option`]: `passthrough` is asked for, and a writeback cache is too.
+    pub(super) fn check_against(&self, features: &Features) -> Result<(), MountError> {
+        if self.passthrough == Some(true) && features.bears(Behaviours::WRITEBACK) {
+            return Err(MountError::option(
+                b"passthrough",
+                "the filesystem has a writeback cache, which the kernel does not keep of files that \
+                 it reads and writes by itself",
+                "leave out `passthrough`, or the filesystem's `writeback`",
+            ));
+        }
+        Ok(())
     }
 
     /// The flags of mount(2). `read_only` is the default of that field.
@@ -241,7 +274,7 @@ impl MountOptions {
         resolved.read_only = Some(self.read_only.unwrap_or(read_only));
         for (name, field, on) in SWITCHES {
             // The watcher is of ours, see `Attachment::watch`.
-            if *name != "auto_unmount" && *field(&mut resolved) == Some(*on) {
+            if !OWN.contains(name) && *field(&mut resolved) == Some(*on) {
                 list.push(b',');
                 list.extend_from_slice(name.as_bytes());
             }
@@ -316,13 +349,16 @@ mod tests {
 
     #[test]
     fn parse_of_values_in_several_lists_sets_them() {
-        let options =
-            MountOptions::parse([r"fsname=a\,b\\c=d,max_read=4096", "subtype=x,setuid=nobody"]);
+        let options = MountOptions::parse([
+            r"fsname=a\,b\\c=d,max_read=4096",
+            "subtype=x,setuid=nobody,max_stack_depth=2",
+        ]);
         let expected = MountOptions {
             fsname: Some(r"a,b\c=d".into()),
             max_read: Some(4096),
             subtype: Some("x".into()),
             setuid: Some("nobody".into()),
+            max_stack_depth: Some(2),
             ..MountOptions::default()
         };
         assert_eq!(options.unwrap(), expected);
@@ -348,6 +384,8 @@ mod tests {
             ("max_read=4095", ["`max_read=4095`", "4096 or more"]),
             ("max_read=99999999999", ["`max_read=99999999999`", "number"]),
             ("setuid", ["`setuid`", "needs a value"]),
+            ("max_stack_depth=3", ["`max_stack_depth=3`", "1 or 2"]),
+            ("passthrough,nopassthrough", ["`nopassthrough`", "opposite"]),
             ("ro\\", ["`ro\\\\`", "backslash"]),
             ("subtype=a\0b", ["`subtype=a\\0b`", "NUL"]),
         ] {
@@ -386,8 +424,20 @@ mod tests {
     }
 
     #[test]
+    fn passthrough_by_name_excludes_a_writeback_cache() {
+        let plain = Features::new("x").promising(Behaviours::PASSTHROUGH);
+        let cached = plain.promising(Behaviours::WRITEBACK);
+        for list in ["", "nopassthrough"] {
+            assert!(parse(list).check_against(&cached).is_ok(), "{list}");
+        }
+        assert!(parse("passthrough").check_against(&plain).is_ok());
+        let text = parse("passthrough").check_against(&cached).unwrap_err().to_string();
+        assert!(text.contains("writeback") && text.contains("leave out"), "{text}");
+    }
+
+    #[test]
     fn for_fusermount_lists_what_was_asked_for_and_escapes_commas() {
-        let list = parse("allow_other,noatime,max_read=8192").for_fusermount(
+        let list = parse("allow_other,noatime,max_read=8192,nopassthrough").for_fusermount(
             OsStr::new(r"a,b\c"),
             OsStr::new("s"),
             true,

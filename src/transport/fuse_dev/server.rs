@@ -13,11 +13,11 @@ use stratafs_sys::buffer::BufferSource;
 use stratafs_sys::eventfd::EventFd;
 use stratafs_sys::interrupt::Interrupt;
 use stratafs_sys::signal::Termination;
-use stratafs_sys::{fuse, poll};
+use stratafs_sys::{creds, fuse, poll};
 
 use super::attachment::{Attached, Attachment, become_user};
 use super::crew::Crew;
-use super::device::{Device, NoRequest, Slot};
+use super::device::{Device, Kernel, NoRequest, Slot};
 use super::error::MountError;
 use super::notify::{self, Queue};
 use super::options::MountOptions;
@@ -93,6 +93,7 @@ impl Mount {
     /// [`MountError`]; then nothing is left mounted.
     pub fn mount(self, path: &Path) -> Result<Server, MountError> {
         let features = self.filesystem.features();
+        self.options.check_against(&features)?;
         let is_prompt = features.bears(Behaviours::PROMPT);
         let count = self.threads.unwrap_or_else(|| {
             let processors = thread::available_parallelism().map_or(1, NonZero::get);
@@ -111,11 +112,19 @@ impl Mount {
         if let Some(user) = user {
             become_user(&user)?;
         }
-        let config = config();
+        let mut config = config();
+        config.max_stack_depth = self.options.max_stack_depth.unwrap_or(1);
         let session = Arc::new(Session::new(self.filesystem, config, None));
         let queue = Arc::new(Queue::new(session.id(), notify::CAPACITY));
         session.set_notifier(queue.clone());
         let first = devices.first().ok_or_else(|| failed("cloning", Errno::EIO.into()))?;
+        if self.options.passthrough == Some(false) {
+            log::debug!("data goes through the server, not past it: nopassthrough");
+        } else if creds::is_admin() {
+            session.set_backing_registry(Arc::new(Kernel::behind(first)));
+        } else {
+            log::debug!("data goes through the server, not past it: without CAP_SYS_ADMIN");
+        }
         let negotiated = handshake(&session, &config, first, path)?;
         queue.set_can_drop_all(negotiated.minor >= INC_EPOCH_MINOR);
         let crew = Crew::new(devices.len(), is_prompt);
