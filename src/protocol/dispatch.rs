@@ -1,8 +1,8 @@
 //! From a request's bytes to the operation that serves it.
 
 use stratafs_core::{
-    Context, Credentials, DynFileSystem, Entry, Errno, HandleId, Needs, NodeId, Opened,
-    OpenedFlags, ReadSink, Result, WriteSource,
+    Context, Credentials, DynFileSystem, Entry, Errno, HandleId, Needs, NodeId, Opened, ReadSink,
+    Result, WriteSource,
 };
 
 use super::backing::IoMode;
@@ -212,12 +212,9 @@ impl<'a> Call<'a> {
         if !self.agreed.contains(Agreed::PASSTHROUGH) {
             return self.hold(node, handle, HandleKind::File).map(|()| IoMode::Cached);
         }
-        // What is for direct I/O wants to see the data.
-        let direct = opened.flags.contains(OpenedFlags::DIRECT_IO);
-        let backing = opened.backing.as_ref().filter(|_| !direct);
         let backings = &self.session.backings;
         // Before the client could name the handle, so that a release finds the open counted.
-        let mode = backings.enter(node, backing);
+        let mode = backings.enter(node, opened);
         self.hold(node, handle, HandleKind::File)
             .inspect_err(|_| backings.leave(node))
             .map(|()| mode)

@@ -1,6 +1,7 @@
 //! The FUSE protocol, driven from bytes.
 
 mod alloc;
+mod backing;
 mod hostile;
 mod init;
 mod ledger;

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test that panics says where")]
 
+mod backing;
 mod child;
 #[cfg(feature = "cli")]
 mod cli;

@@ -169,8 +169,8 @@ pub trait DynFileSystem: Send + Sync {
 
     /// A session begins; `negotiated` is what it agreed on with its client. Called once for each
     /// session, before its other calls. A filesystem that serves several sessions does not bend to
-    /// the last one's terms: it offers what it can (a backing file, say) in every answer, and the
-    /// protocol strips what that session did not agree on.
+    /// the last one's terms: what one of them has agreed on (a backing file, say) it offers in every
+    /// answer, and the protocol strips what that session did not agree on.
     ///
     /// # Errors
     /// Any: the session is refused.

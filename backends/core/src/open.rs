@@ -204,19 +204,36 @@ bitflags! {
 /// It is never offered for writing on a file with setuid, setgid or capability bits, for a
 /// passthrough write does not clear them, nor by or through anything that must see the bytes.
 #[derive(Clone, Debug)]
-pub struct BackingFile(Arc<OwnedFd>);
+pub struct BackingFile {
+    fd: Arc<OwnedFd>,
+    size: Option<u64>,
+}
 
 impl BackingFile {
     /// The backing file `fd`.
     #[must_use]
     pub fn new(fd: Arc<OwnedFd>) -> Self {
-        Self(fd)
+        Self { fd, size: None }
+    }
+
+    /// The same with its size in bytes at this moment, as a hint for an open that only reads: a small
+    /// file that the client keeps in its cache is read faster from there.
+    #[must_use]
+    pub fn with_size(mut self, size: Option<u64>) -> Self {
+        self.size = size;
+        self
+    }
+
+    /// Its size, if that was told.
+    #[must_use]
+    pub fn size(&self) -> Option<u64> {
+        self.size
     }
 }
 
 impl AsFd for BackingFile {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.fd.as_fd()
     }
 }
 

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use stratafs_core::{Cache, CachePolicy, Errno, FileType, Name, NameBuf, NodeId};
@@ -341,6 +342,7 @@ impl Builder {
             pins: Pins::new(budget),
             handles: Handles::new(handles),
             logged: Logged::default(),
+            lends: AtomicBool::new(false),
             process_umask: process_umask(),
             root: Arc::new(root_node(NodeId::ROOT, &root.fd, &root.stat)),
             extra: None,

@@ -224,6 +224,10 @@ impl PassthroughFs {
             }
         };
         let (node, attr) = self.enter_new(&fd, &wanted, made);
+        if attr.mode & (S_ISUID | S_ISGID) == 0 {
+            // Nor has it capabilities, so nobody need look.
+            node.keep_unprivileged(0);
+        }
         self.place(&node, parent, name);
         let opened = self.keep_open(&node, fd, flags, room);
         Ok((self.entry(&node, attr), opened))

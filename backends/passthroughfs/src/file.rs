@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use stratafs_core::attr::{S_ISGID, S_ISUID};
 use stratafs_core::{
     Attr, BackingFile, Behaviours, CopyRange, Errno, FallocateMode, FileType, HandleId, NodeId,
-    OpenFlags, Opened, ReadSink, Result, SeekTo, WriteFlags, WriteSource,
+    OpenFlags, Opened, OpenedFlags, ReadSink, Result, SeekTo, WriteFlags, WriteSource,
 };
 use stratafs_sys::io::{At, copy_range, read_at, write_at};
 use stratafs_sys::{file, stat};
@@ -97,25 +97,38 @@ impl PassthroughFs {
         Ok(Opened::new(id, opened).with_backing(backing))
     }
 
-    /// A file for the kernel's own I/O: never for writing to one whose privileges such a write would
-    /// not clear.
+    /// A file for the kernel's own I/O, where a session makes use of it: never for writing to one whose
+    /// privileges such a write would not clear.
     pub(crate) fn backing(
         &self,
         node: &Arc<Node>,
         fd: &Arc<OwnedFd>,
         flags: OpenFlags,
     ) -> Option<BackingFile> {
-        if !self.features.bears(Behaviours::PASSTHROUGH) || flags.direct() {
+        if !self.lends.load(Ordering::Relaxed) || !self.features.bears(Behaviours::PASSTHROUGH) {
             return None;
         }
-        if flags.writable() && !self.is_unprivileged(node, fd.as_fd()) {
+        // The kernel opens the file with the client's flags, and fails the open with EIO where the
+        // host fails that.
+        if flags.direct() && !file::takes_direct(fd.as_fd()) {
             return None;
         }
-        Some(BackingFile::new(Arc::clone(fd)))
+        let mut size = None;
+        if flags.writable() {
+            if !self.is_unprivileged(node, fd.as_fd()) {
+                return None;
+            }
+        } else if self.options.cache.file_flags().contains(OpenedFlags::KEEP_CACHE) {
+            size = stat::of(fd.as_fd()).ok().map(|stat| stat.size);
+        }
+        Some(BackingFile::new(Arc::clone(fd)).with_size(size))
     }
 
     fn is_unprivileged(&self, node: &Arc<Node>, fd: BorrowedFd<'_>) -> bool {
-        let (_, changes) = node.unprivileged();
+        let (seen, changes) = node.unprivileged();
+        if seen.is_some_and(|seen| self.is_fresh(seen)) {
+            return true;
+        }
         let Ok(stat) = stat::of(fd) else { return false };
         let Ok(Attr { mode, .. }) = self.attr(node, &stat) else { return false };
         let capable = self

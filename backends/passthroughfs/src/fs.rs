@@ -1,12 +1,13 @@
 //! The trait, one line for each method.
 
 use std::os::fd::AsFd;
+use std::sync::atomic::Ordering;
 
 use stratafs_core::{
-    Access, BackingFile, Context, CopyRange, DirSink, DynFileSystem, Entry, Errno, FallocateMode,
-    Features, FileType, HandleId, Lookup, Name, NodeId, OpenFlags, Opened, PersistentId, ReadSink,
-    Release, RenameFlags, Result, SeekTo, SetAttr, StatFs, TimedAttr, WriteFlags, WriteSource,
-    XattrMode, XattrName,
+    Access, BackingFile, Behaviours, Context, CopyRange, DirSink, DynFileSystem, Entry, Errno,
+    FallocateMode, Features, FileType, HandleId, Lookup, Name, Negotiated, NodeId, OpenFlags,
+    Opened, PersistentId, ReadSink, Release, RenameFlags, Result, SeekTo, SetAttr, StatFs,
+    TimedAttr, WriteFlags, WriteSource, XattrMode, XattrName,
 };
 use stratafs_sys::{file, handle};
 
@@ -16,6 +17,13 @@ use crate::dir::Listing;
 impl DynFileSystem for PassthroughFs {
     fn features(&self) -> Features {
         self.features
+    }
+
+    fn init(&self, negotiated: &Negotiated) -> Result<()> {
+        if negotiated.behaviours.contains(Behaviours::PASSTHROUGH) {
+            self.lends.store(true, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     fn lookup(&self, _: &Context<'_>, parent: NodeId, name: Name<'_>) -> Result<Lookup> {

@@ -97,6 +97,7 @@ mod xattrs;
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use stratafs_core::{Features, NameBuf, NodeId};
 use stratafs_sys::proc::Proc;
@@ -124,6 +125,8 @@ pub struct PassthroughFs {
     handles: handles::Handles,
     devices: devices::Devices,
     logged: owner::Logged,
+    /// Whether a session has agreed on FUSE_PASSTHROUGH, so that backing files are of use.
+    lends: AtomicBool,
 }
 
 /// What a [`PassthroughFs`] holds at a moment.

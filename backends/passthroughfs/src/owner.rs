@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 use stratafs_core::attr::{S_IFMT, S_ISGID, S_ISUID, S_IXGRP};
@@ -272,7 +272,7 @@ impl PassthroughFs {
             return Ok(());
         }
         let (seen, changes) = node.unprivileged();
-        if seen.is_some_and(|seen| self.options.exclusive || seen.elapsed() < UNPRIVILEGED) {
+        if seen.is_some_and(|seen| self.is_fresh(seen)) {
             return Ok(());
         }
         let stat = stat::of(fd)?;
@@ -289,6 +289,11 @@ impl PassthroughFs {
             node.keep_unprivileged(changes);
         }
         Ok(())
+    }
+
+    /// Whether a file that was `seen` without privileges is taken to be so still.
+    pub(crate) fn is_fresh(&self, seen: Instant) -> bool {
+        self.options.exclusive || seen.elapsed() < UNPRIVILEGED
     }
 
     pub(crate) fn drop_capabilities(&self, fd: BorrowedFd<'_>) -> Result<()> {

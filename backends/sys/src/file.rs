@@ -135,6 +135,21 @@ pub fn descriptor_limit() -> io::Result<u64> {
     Ok(limit.rlim_cur)
 }
 
+/// Whether the filesystem of the open `file` does direct I/O: O_DIRECT is set for a moment, so `file`
+/// must be nobody else's yet.
+#[must_use]
+pub fn takes_direct(file: BorrowedFd<'_>) -> bool {
+    // SAFETY: F_GETFL takes no argument.
+    let flags = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) };
+    if flags < 0 {
+        return false;
+    }
+    // SAFETY: F_SETFL takes an integer.
+    let set =
+        |flags: libc::c_int| unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags) } == 0;
+    set(flags | libc::O_DIRECT) && set(flags & !libc::O_DIRECT)
+}
+
 /// Sets the soft limit of RLIMIT_NOFILE.
 ///
 /// # Errors
@@ -188,6 +203,21 @@ mod tests {
         assert_eq!(append(file.as_fd(), b"de").unwrap(), 2);
         assert_eq!(std::fs::read(&path).unwrap(), b"abcde");
         std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn takes_direct_tells_filesystems_apart_and_leaves_the_flags() {
+        let proc = std::fs::File::open("/proc/self/status").unwrap();
+        assert!(!takes_direct(proc.as_fd()));
+        let program = std::fs::File::open("/proc/self/exe").unwrap();
+        let before = flags_of(&program);
+        let _ = takes_direct(program.as_fd());
+        assert_eq!(flags_of(&program), before);
+    }
+
+    fn flags_of(file: &std::fs::File) -> libc::c_int {
+        // SAFETY: F_GETFL takes no argument.
+        unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) }
     }
 
     #[test]

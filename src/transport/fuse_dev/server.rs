@@ -330,6 +330,12 @@ impl Server {
         self.attachment.path()
     }
 
+    /// How many files of the host the kernel reads and writes by itself now, past this server.
+    #[must_use]
+    pub fn passed_through(&self) -> usize {
+        self.session.passed_through()
+    }
+
     /// Waits until somebody else unmounts the filesystem.
     pub fn wait(&self) {
         while !self.has_ended(None) {}

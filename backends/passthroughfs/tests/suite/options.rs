@@ -4,8 +4,8 @@ use std::os::unix::fs::symlink;
 use std::time::Duration;
 
 use stratafs_core::{
-    Behaviours, CachePolicy, DynFileSystem, Errno, Lookup, Name, NodeId, OpenFlags, OpenedFlags,
-    RenameFlags, XattrMode,
+    Behaviours, CachePolicy, DynFileSystem, Errno, Lookup, Name, Negotiated, NodeId, OpenFlags,
+    OpenedFlags, RenameFlags, XattrMode,
 };
 use stratafs_passthroughfs::{BuildError, Builder, OpenMode, Ownership, PassthroughFs};
 use stratafs_testkit::{Client, InProcess, World};
@@ -253,6 +253,11 @@ fn backing_is_offered_and_never_for_writing_a_file_with_privileges() {
     let w = share.world();
     w.file("f", b"data").unwrap();
     w.file("suid", b"data").unwrap();
+    let entry = share.lookup(NodeId::ROOT, "f").unwrap();
+    let opened = share.fs.open(&root(), entry.node, OpenFlags::READ_ONLY, false).unwrap();
+    assert!(opened.backing.is_none(), "no session has any use for it");
+    share.fs.release(&root(), entry.node, opened.handle, Default::default()).unwrap();
+    share.fs.init(&Negotiated::new(45, 4096, Behaviours::PASSTHROUGH)).unwrap();
     w.chmod("suid", 0o4755).unwrap();
     let offered = |name: &str, flags| {
         let entry = share.lookup(NodeId::ROOT, name).unwrap();
@@ -267,10 +272,27 @@ fn backing_is_offered_and_never_for_writing_a_file_with_privileges() {
     w.setxattr("f", b"security.capability", b"x", XattrMode::Set).unwrap();
     assert!(!offered("f", OpenFlags::READ_WRITE));
     let writeback = Share::new(|b| b.writeback(true));
+    writeback.fs.init(&Negotiated::new(45, 4096, Behaviours::PASSTHROUGH)).unwrap();
     let fd = writeback.world().create("f", OpenFlags::READ_WRITE, 0o644).unwrap();
     let (node, _) = writeback.client.ids(fd).unwrap();
     let opened = writeback.fs.open(&root(), node, OpenFlags::READ_ONLY, false).unwrap();
     assert!(opened.backing.is_none(), "they exclude each other");
     writeback.fs.release(&root(), node, opened.handle, Default::default()).unwrap();
     writeback.world().close(fd).unwrap();
+}
+
+#[test]
+fn backing_tells_its_size_where_the_client_keeps_what_it_read() {
+    for (policy, size) in [(CachePolicy::Auto, None), (CachePolicy::Always, Some(4))] {
+        let share = Share::new(|b| b.cache_policy(policy));
+        share.fs.init(&Negotiated::new(45, 4096, Behaviours::PASSTHROUGH)).unwrap();
+        share.world().file("f", b"data").unwrap();
+        let entry = share.lookup(NodeId::ROOT, "f").unwrap();
+        for (flags, size) in [(OpenFlags::READ_ONLY, size), (OpenFlags::READ_WRITE, None)] {
+            let opened = share.fs.open(&root(), entry.node, flags, false).unwrap();
+            assert_eq!(opened.backing.unwrap().size(), size, "{policy:?}, {flags:?}");
+            share.fs.release(&root(), entry.node, opened.handle, Default::default()).unwrap();
+        }
+        share.fs.forget(entry.node, 1);
+    }
 }

@@ -3,7 +3,8 @@
 use std::process::Command;
 
 use stratafs_core::{
-    Context, Credentials, DynFileSystem, HandleId, Name, NodeId, OpenFlags, Release, WriteFlags,
+    Behaviours, Context, Credentials, DynFileSystem, HandleId, Name, Negotiated, NodeId, OpenFlags,
+    Release, WriteFlags,
 };
 use stratafs_passthroughfs::Ownership;
 use stratafs_sys::buffer::{BufferSink, BufferSource};
@@ -14,7 +15,7 @@ const TEST: &str = "syscalls::requests_cost_no_more_system_calls_than_promised";
 const CHILD: &str = "STRATAFS_PASSTHROUGH_TEST_STRACE";
 
 /// A request under each ownership, and what it may cost: `(name, virtual, host)`.
-const TABLE: [(&str, usize, usize); 15] = [
+const TABLE: [(&str, usize, usize); 17] = [
     ("lookup, absent", 1, 1),
     // statx; and under virtual ownership a descriptor, its attributes and its record.
     ("lookup, cold", 4, 1),
@@ -24,13 +25,15 @@ const TABLE: [(&str, usize, usize); 15] = [
     // The object is pinned the first time under host ownership.
     ("open, cold", 1, 3),
     ("open, warm", 1, 1),
-    // Whether the kernel may write by itself: mode and capabilities.
-    ("open to write", 3, 3),
+    // Whether the kernel may write by itself: mode and capabilities; for a second it is known.
+    ("open to write, cold", 3, 3),
+    ("open to write", 1, 1),
     ("read", 1, 1),
     ("write", 1, 1),
     ("release", 1, 1),
     // openat2, the record, statx; a file of root's needs no chown.
     ("create", 3, 2),
+    ("create to write", 3, 2),
     ("unlink", 3, 4),
     // Two reads of the directory; under virtual ownership a file may be a device by its record.
     ("readdir of 100", 102, 2),
@@ -70,6 +73,7 @@ fn requests(ownership: Ownership) {
     std::thread::sleep(std::time::Duration::from_millis(50));
     let (fs, user) = (&share.fs, Credentials::new(0, 0));
     let cx = Context::new(1, Some(user));
+    fs.init(&Negotiated::new(45, 1 << 20, Behaviours::PASSTHROUGH)).unwrap();
     let name = |text: &'static str| Name::new(text.as_bytes()).unwrap();
     let request = |what: &str, work: &mut dyn FnMut()| {
         mark(what);
@@ -96,8 +100,12 @@ fn requests(ownership: Ownership) {
     });
     let mut handle = HandleId::NONE;
     let (reading, both) = (OpenFlags::READ_ONLY, OpenFlags::READ_WRITE);
-    for (what, flags) in [("open, cold", reading), ("open, warm", reading), ("open to write", both)]
-    {
+    for (what, flags) in [
+        ("open, cold", reading),
+        ("open, warm", reading),
+        ("open to write, cold", both),
+        ("open to write", both),
+    ] {
         request(what, &mut || handle = fs.open(&cx, node, flags, false).unwrap().handle);
     }
     request("getattr, by handle", &mut || {
@@ -113,10 +121,13 @@ fn requests(ownership: Ownership) {
         fs.write(&cx, node, handle, 0, 4096, WriteFlags::empty(), &mut source).unwrap();
     });
     request("release", &mut || fs.release(&cx, node, handle, Release::default()).unwrap());
-    request("create", &mut || {
-        let flags = OpenFlags::READ_ONLY;
-        drop(fs.create(&cx, NodeId::ROOT, name("new"), 0o644, flags, false).unwrap());
-    });
+    let writing = OpenFlags::WRITE_ONLY;
+    for (what, new, flags) in [("create", "new", reading), ("create to write", "written", writing)]
+    {
+        request(what, &mut || {
+            drop(fs.create(&cx, NodeId::ROOT, name(new), 0o644, flags, false).unwrap());
+        });
+    }
     request("unlink", &mut || fs.unlink(&cx, NodeId::ROOT, name("file")).unwrap());
     let dir = share.lookup(NodeId::ROOT, "dir").unwrap().node;
     let list = |plus: bool| {
