@@ -302,6 +302,20 @@ impl Builder {
     /// # Errors
     /// [`BuildError`] says what does not fit.
     pub fn build(self) -> Result<OverlayFs, BuildError> {
+        self.built(false)
+    }
+
+    /// Builds the overlay to be looked at: nothing is made, marked or removed, every change is EROFS,
+    /// and a writable layer is looked at too that is in use or in doubt. One that is not there yet
+    /// counts as none.
+    ///
+    /// # Errors
+    /// As [`build`](Self::build).
+    pub fn inspect(self) -> Result<OverlayFs, BuildError> {
+        self.built(true)
+    }
+
+    fn built(self, inspect: bool) -> Result<OverlayFs, BuildError> {
         if self.layers.is_empty() && self.writable.is_none() {
             return Err(BuildError::NoLayers);
         }
@@ -321,6 +335,7 @@ impl Builder {
         let mut upper = match (&self.writable, &self.staging) {
             (None, None) => None,
             (None, Some(_)) => return Err(BuildError::NothingToStage),
+            (Some(writable), staging) if inspect => inspected(writable, staging.as_ref())?,
             (Some(writable), staging) => Some(self.upper(writable, staging.as_ref(), &options)?),
         };
         let lowers = self
@@ -333,10 +348,11 @@ impl Builder {
         self.refuse_twice(upper.as_ref(), &lowers)?;
         let mut origins_hold = true;
         if let (Some(upper), Some(lower)) = (&mut upper, lowers.first()) {
-            let of = index::Of { upper, lower, names: options.names };
+            let of = index::Of { upper, lower, names: options.names, inspect };
             (upper.links, origins_hold) = index::open(&of, self.index)?;
         }
-        OverlayFs::from_builder(upper, lowers, options, origins_hold, self.cache)
+        let fs = OverlayFs::from_builder(upper, lowers, options, origins_hold, self.cache)?;
+        Ok(if inspect { fs.inspected() } else { fs })
     }
 
     fn refuse_conflicts(&self, options: &Options) -> Result<(), BuildError> {
@@ -477,8 +493,34 @@ impl Builder {
     }
 }
 
+/// The writable layer as it is, if it is there.
+fn inspected(writable: &Layer, staging: Option<&Layer>) -> Result<Option<Upper>, BuildError> {
+    let whole = Real::shared(UPPER, Arc::clone(&writable.root));
+    let (root, staging) = match staging {
+        Some(staging) if !Arc::ptr_eq(staging.fs(), writable.fs()) => {
+            return Err(BuildError::StagingElsewhere);
+        }
+        Some(staging) => (whole, Real::shared(UPPER, Arc::clone(&staging.root))),
+        None => {
+            let sub = |text: &[u8]| whole.child(Name::new(text)?);
+            let both = sub(b"upper").and_then(|upper| Ok((upper, sub(b"work")?)));
+            let (upper, work) = both.map_err(|errno| {
+                let layer = "the writable layer".to_owned();
+                BuildError::Layer { operation: "looking for upper/ and work/", layer, errno }
+            })?;
+            match (upper, work) {
+                (Some((upper, _)), Some((work, _))) => (upper, work),
+                _ => return Ok(None),
+            }
+        }
+    };
+    // Nothing is staged.
+    let work = staging.clone();
+    Ok(Some(Upper::new(root, staging, work)))
+}
+
 /// The directory in the staging directory's `work` that names options which leave an upper in doubt.
-const INCOMPAT: &[u8] = b"incompat";
+pub(crate) const INCOMPAT: &[u8] = b"incompat";
 
 /// What marks a writable layer with redirects in `user.overlay.*` there.
 const EXTENDED: &str = "stratafs.redirect_dir";

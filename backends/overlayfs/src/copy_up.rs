@@ -34,10 +34,10 @@ impl OverlayFs {
             let lacks = data != Data::Hole && !node.is_dir() && place.lacks_data();
             place.upper.clone().filter(|_| !lacks)
         };
+        self.writable()?;
         if let Some(upper) = node.see(done) {
             return Ok(upper);
         }
-        self.writable()?;
         let _copying = node.copying.lock();
         let place = node.place();
         if let Some(upper) = done(&place) {

@@ -6,7 +6,9 @@ use stratafs_core::{Errno, FileType, Name, NodeId, Result};
 
 use crate::OverlayFs;
 use crate::builder::layer_name;
+use crate::layer::UPPER;
 use crate::lookup::{Object, Probe};
+use crate::merge::Visible;
 
 /// What becomes of what a layer has under a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +17,10 @@ pub enum Role {
     Shown,
     /// It is a directory whose entries are merged in.
     Merged,
+    /// It gives the data of a file whose attributes are shown from above.
+    Data,
+    /// It is a file that was copied up by another of its names, and gives attributes and data.
+    Linked,
     /// Something above hides it.
     Hidden,
     /// It is a whiteout: the name is deleted here.
@@ -38,6 +44,8 @@ impl fmt::Display for Part {
         let role = match self.role {
             Role::Shown => "shows",
             Role::Merged => "is merged in with",
+            Role::Data => "gives the data of",
+            Role::Linked => "shows, by another name,",
             Role::Hidden => "is hidden with",
             Role::Whiteout => return write!(f, "{} deletes it", layer_name(self.layer)),
         };
@@ -87,31 +95,60 @@ impl OverlayFs {
                 Probe::Object { attr, .. } => Part {
                     layer: base.layer,
                     file_type: Some(attr.kind()),
-                    role: role_of(object.as_ref(), base.layer),
+                    role: role_of(object.as_ref(), base.layer, true),
                 },
             };
             parts.push(part);
         }
-        // What a redirect brings in lies under another name.
-        let moved = object.iter().flat_map(|object| object.lowers.iter());
-        for real in moved {
+        // What a redirect brings in lies under another name; so does a copy in the index.
+        let stack = object.iter().flat_map(|object| object.upper.iter().chain(&object.lowers));
+        for real in stack {
             if !parts.iter().any(|part| part.layer == real.layer && part.role != Role::Hidden) {
-                let file_type = Some(FileType::Directory);
-                let role = role_of(object.as_ref(), real.layer);
+                let file_type = object.as_ref().map(|object| object.attr.kind());
+                let role = role_of(object.as_ref(), real.layer, false);
                 parts.push(Part { layer: real.layer, file_type, role });
             }
         }
         parts.sort_by_key(|part| part.layer);
         Ok(parts)
     }
+
+    /// Calls `each` with every entry that shows in the directory `path`, and the number of the
+    /// topmost layer that has it. The empty path is the root.
+    ///
+    /// # Errors
+    /// * `ENOENT`, `ENOTDIR`: it is not there, or is no directory.
+    pub fn explain_entries(
+        &self,
+        path: &[Name<'_>],
+        mut each: impl FnMut(Name<'_>, FileType, usize),
+    ) -> Result<()> {
+        let mut dir = self.table.get(NodeId::ROOT)?.place();
+        for name in path {
+            let object = self.resolve(&dir, *name)?.object.ok_or(Errno::ENOENT)?;
+            if !object.is_dir() {
+                return Err(Errno::ENOTDIR);
+            }
+            dir = object.as_place();
+        }
+        self.visible(&dir, |Visible { item, kind, from }| {
+            each(item.name.as_name(), kind, from.layer);
+            Ok(true)
+        })
+    }
 }
 
-/// What becomes of what the layer of this number has, when `object` is what is shown.
-fn role_of(object: Option<&Object>, layer: usize) -> Role {
-    let mut stack = object.iter().flat_map(|object| object.upper.iter().chain(&object.lowers));
-    match stack.position(|real| real.layer == layer) {
+/// What becomes of what the layer of this number has, when `object` is what is shown. `named`: it
+/// has it under the name that is asked for.
+fn role_of(object: Option<&Object>, layer: usize, named: bool) -> Role {
+    let Some(object) = object else { return Role::Hidden };
+    let stack: Vec<usize> =
+        object.upper.iter().chain(&object.lowers).map(|real| real.layer).collect();
+    match stack.iter().position(|number| *number == layer) {
+        Some(0) if layer == UPPER && !named && !object.is_dir() => Role::Linked,
         Some(0) => Role::Shown,
-        Some(_) => Role::Merged,
-        None => Role::Hidden,
+        Some(_) if object.is_dir() => Role::Merged,
+        Some(at) if at + 1 == stack.len() => Role::Data,
+        Some(_) | None => Role::Hidden,
     }
 }

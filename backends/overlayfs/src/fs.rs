@@ -42,6 +42,8 @@ pub struct OverlayFs {
     pub(crate) renames: Mutex<()>,
     pub(crate) notifiers: Notifiers,
     features: Features,
+    /// Nothing is to be changed.
+    pub(crate) inspected: bool,
     /// Whether recorded origins are objects of these layers.
     pub(crate) origins_hold: bool,
 }
@@ -122,6 +124,7 @@ impl OverlayFs {
             renames: Mutex::new(()),
             notifiers: Notifiers::new(),
             features,
+            inspected: false,
             origins_hold,
         };
         for root in &mut lowers {
@@ -142,6 +145,13 @@ impl OverlayFs {
         let root = Node::new(NodeId::ROOT, of, place, &fs.table);
         fs.table.set_root(Arc::new(root));
         Ok(Self { lowers, ..fs })
+    }
+
+    /// The same, to be looked at only.
+    pub(crate) fn inspected(mut self) -> Self {
+        self.inspected = true;
+        self.features.behaviours |= Behaviours::READ_ONLY;
+        self
     }
 
     /// How many nodes clients hold, the root counted.

@@ -20,6 +20,8 @@ pub(crate) struct Of<'a> {
     /// The root of the topmost read-only layer.
     pub(crate) lower: &'a Real,
     pub(crate) names: Namespace,
+    /// Nothing is to be changed.
+    pub(crate) inspect: bool,
 }
 
 /// The index, and whether recorded origins are objects of these layers. `wanted`: what the user said.
@@ -35,8 +37,11 @@ pub(crate) fn open(of: &Of<'_>, wanted: Option<bool>) -> Result<(Option<Links>, 
         return Ok((None, holds));
     }
     let dir = Name::new(b"index").map_err(Errno::from);
-    let dir = dir.and_then(|name| stage::directory(&of.upper.staging, name, 0o700));
-    let dir = dir.map_err(failed)?;
+    let dir = dir.and_then(|name| match of.inspect {
+        true => Ok(of.upper.staging.child(name)?.map(|(dir, _)| dir)),
+        false => stage::directory(&of.upper.staging, name, 0o700).map(Some),
+    });
+    let Some(dir) = dir.map_err(failed)? else { return Ok((None, holds)) };
     let upper = of.verify(&dir, Record::Upper, &of.upper.root, HandleOf::Upper).map_err(failed)?;
     let other = match (&origin, &upper) {
         (Verdict::Other, _) => Some("other read-only layers"),
@@ -54,13 +59,13 @@ pub(crate) fn open(of: &Of<'_>, wanted: Option<bool>) -> Result<(Option<Links>, 
         return Ok((None, holds));
     }
     let record = |real: &Real, record, verdict| match verdict {
-        Verdict::Unrecorded(value) => real.set_xattr(of.names.name(record), &value),
+        Verdict::Unrecorded(value) if !of.inspect => real.set_xattr(of.names.name(record), &value),
         _ => Ok(()),
     };
     record(&of.upper.root, Record::Origin, origin)
         .and_then(|()| record(&dir, Record::Upper, upper))
         .map_err(failed)?;
-    let links = Links::new(dir, of.names.name(Record::Nlink)).map_err(failed)?;
+    let links = Links::new(dir, of.names.name(Record::Nlink), !of.inspect).map_err(failed)?;
     Ok((Some(links), holds))
 }
 

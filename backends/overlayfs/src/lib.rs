@@ -68,6 +68,7 @@
 //! | `notify` | telling other clients |
 //! | `changes` | [`OverlayFs::changes`], and [`Change`] |
 //! | `explain` | [`OverlayFs::explain`] |
+//! | `check` | [`OverlayFs::check`]: whether a writable layer is well-formed, and mending it |
 //!
 //! # Lock order
 //!
@@ -90,6 +91,7 @@
 mod attr;
 mod builder;
 mod changes;
+mod check;
 mod copy_up;
 mod create;
 mod dir;
@@ -114,6 +116,7 @@ mod xattr;
 
 pub use builder::{BuildError, Builder, RedirectDir, Whiteouts};
 pub use changes::{Change, ChangeKind};
+pub use check::{Area, Finding, Problem, Repair};
 pub use explain::{Part, Role};
 pub use fs::OverlayFs;
 pub use layer::Layer;

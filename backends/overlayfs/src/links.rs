@@ -54,12 +54,13 @@ pub(crate) enum Linked {
 }
 
 impl Links {
-    /// The index in `dir`. Names that no name is left for are removed.
-    pub(crate) fn new(dir: Real, nlink_record: &[u8]) -> Result<Self> {
+    /// The index in `dir`. If `clean`, entries for which no name is left are removed; such is the
+    /// record `nlink_record` of theirs.
+    pub(crate) fn new(dir: Real, nlink_record: &[u8], clean: bool) -> Result<Self> {
         let mut names = HashSet::new();
         for item in dir.list()? {
             let name = item.name.as_name();
-            if is_leftover(&dir, name, nlink_record)? {
+            if clean && is_leftover(&dir, name, nlink_record)? {
                 dir.fs().unlink(&Context::internal(), dir.id(), name)?;
             } else if origin::of_index_name(name).is_some() {
                 names.insert(item.name);

@@ -164,9 +164,12 @@ impl OverlayFs {
         self.visible(dir, |Visible { item, kind, from }| {
             let mut ino = self.map_ino(from, item.ino);
             if copied && from.is_upper() {
-                let resolved = self.resolve(dir, item.name.as_name())?;
-                if let Some(object) = resolved.object {
-                    ino = self.ino_of(&object)?;
+                // One that can't be looked up is listed all the same, or nobody could list the others.
+                let found = self
+                    .resolve(dir, item.name.as_name())
+                    .and_then(|found| found.object.map(|object| self.ino_of(&object)).transpose());
+                if let Ok(Some(of_object)) = found {
+                    ino = of_object;
                 }
             }
             index.add(Listed { name: item.name, ino, kind });

@@ -60,6 +60,18 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    /// What is in the writable layer alone.
+    pub(crate) fn of_upper(upper: Real) -> Self {
+        Self {
+            upper: Some(upper),
+            lowers: Vec::new().into(),
+            parent: None,
+            redirect: None,
+            linked: Linked::No,
+            removed: false,
+        }
+    }
+
     /// The object that gives the attributes.
     pub(crate) fn top(&self) -> Result<&Real> {
         self.upper.as_ref().or(self.lowers.first()).ok_or(Errno::EIO)

@@ -88,7 +88,7 @@ impl OverlayFs {
         let source = self.find_held(from.dir, from.name)?.ok_or(Errno::ENOENT)?;
         let target = self.find_held(to.dir, to.name)?;
         let (node, other) = (&source.node, target.as_ref().map(|target| &target.node));
-        self.check(from, to, node, other, flags)?;
+        self.check_rename(from, to, node, other, flags)?;
         if other.is_some_and(|other| Arc::ptr_eq(node, other)) {
             return Ok(Outcome::Done);
         }
@@ -119,7 +119,7 @@ impl OverlayFs {
         Ok(outcome)
     }
 
-    fn check(
+    fn check_rename(
         &self,
         from: &Side<'_>,
         to: &Side<'_>,

@@ -72,9 +72,9 @@ impl Drop for Staged<'_> {
 
 impl OverlayFs {
     /// # Errors
-    /// `EROFS`: no layer is writable.
+    /// `EROFS`: no layer is writable, or the overlay is only looked at.
     pub(crate) fn writable(&self) -> Result<&Upper> {
-        self.upper.as_ref().ok_or(Errno::EROFS)
+        self.upper.as_ref().filter(|_| !self.inspected).ok_or(Errno::EROFS)
     }
 
     /// A free name in the staging directory.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use stratafs_core::{
     Added, DirEntry, DirSink, DynFileSystem, Entry, FileType, HandleId, Name, NodeId, XattrMode,
 };
-use stratafs_overlayfs::OverlayFs;
+use stratafs_overlayfs::{Builder, OverlayFs, Repair};
 use stratafs_transfer::{Data, Options, Source, Target, copy};
 use support::tree::{Random, Tree, XATTR, agree, apply, tree, uncounted};
 use support::{cx, mem, node, on};
@@ -32,12 +32,15 @@ struct Layers {
 
 impl Layers {
     fn build(&self) -> Arc<dyn DynFileSystem> {
+        Arc::new(self.builder().build().unwrap())
+    }
+
+    fn builder(&self) -> Builder {
         let builder = self
             .lowers
             .iter()
             .fold(OverlayFs::builder(), |builder, lower| builder.layer(Arc::clone(lower)));
-        let builder = builder.writable(Arc::clone(&self.scratch)).metacopy(self.metacopy);
-        Arc::new(builder.build().unwrap())
+        builder.writable(Arc::clone(&self.scratch)).metacopy(self.metacopy)
     }
 }
 
@@ -193,6 +196,10 @@ fn random_changes_of_one_overlay_agree_with_a_plain_filesystem() {
         }
         let left = tree(&fs);
         drop(fs);
+        let mut found = Vec::new();
+        let inspected = layers.builder().inspect().unwrap();
+        inspected.check(Repair::No, |finding| found.push(finding.to_string())).unwrap();
+        assert!(found.is_empty(), "seed {seed}: {found:?} after {done:#?}");
         assert_eq!(tree(&layers.build()), left, "seed {seed} after a rebuild, after {done:#?}");
     }
 }
