@@ -7,12 +7,20 @@
 //! | `mount_helper` | `mount.stratafs`: the same for mount(8) and fstab |
 //! | `serve` | `stratafs serve`: a spec as a share for virtual machines |
 //! | `ring` | `stratafs ring`: a VMM and its guest, played |
+//! | `changes` | `stratafs changes`: what the writable layer of an overlay changes |
+//! | `explain` | `stratafs explain`: which layer of an overlay shows what |
+//! | `check` | `stratafs check`: whether a writable layer is well-formed |
+//! | `json` | values as JSON |
 //! | `logging` | `--log-level` and `RUST_LOG` |
 //!
 //! Exit codes: 0 all went well, 1 it could not be done, 2 it was asked for wrongly (usage, spec,
 //! options). Every error is one paragraph on the standard error.
 
 mod backends;
+mod changes;
+mod check;
+mod explain;
+mod json;
 mod logging;
 #[cfg(feature = "fuse")]
 mod mount;
@@ -82,6 +90,9 @@ enum Command {
     #[cfg(feature = "ring")]
     Ring(ring::Ring),
     Backends(backends::Backends),
+    Changes(changes::Changes),
+    Explain(explain::Explain),
+    Check(check::Check),
 }
 
 /// A request that cannot be right whatever the host is like: exit code 2.
@@ -112,6 +123,9 @@ pub fn run() -> ExitCode {
         #[cfg(feature = "ring")]
         Command::Ring(ring) => ring.run(),
         Command::Backends(backends) => backends.run(),
+        Command::Changes(changes) => changes.run(),
+        Command::Explain(explain) => explain.run(),
+        Command::Check(check) => check.run(),
     };
     told(done).into()
 }
@@ -122,6 +136,32 @@ fn told(done: anyhow::Result<u8>) -> u8 {
         say(&format!("{error:#}"));
         exit_code(&error)
     })
+}
+
+/// Prints to the standard output. A reader that has seen enough, as `head` has, is no failure.
+struct Printer {
+    out: io::BufWriter<io::StdoutLock<'static>>,
+    failed: Option<io::Error>,
+}
+
+impl Printer {
+    fn new() -> Self {
+        Self { out: io::BufWriter::new(io::stdout().lock()), failed: None }
+    }
+
+    fn line(&mut self, line: impl fmt::Display) {
+        if self.failed.is_none() {
+            self.failed = writeln!(self.out, "{line}").err();
+        }
+    }
+
+    /// Ends the output.
+    fn end(mut self) -> anyhow::Result<()> {
+        match self.failed.or_else(|| self.out.flush().err()) {
+            Some(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Tells the user something. Where nobody reads the standard error, nobody needs to know.

@@ -1,6 +1,6 @@
 //! From a checked composition to the filesystem.
 
-mod overlay;
+pub(super) mod overlay;
 
 use std::sync::Arc;
 

@@ -69,6 +69,7 @@ pub use parse::{MAX_DEPTH, MAX_TEXT_BYTES};
 use build::Surroundings;
 use check::SpanMap;
 use stratafs_core::DynFileSystem;
+use stratafs_overlayfs::OverlayFs;
 
 /// Parses the text of a composition by the grammar alone: no name or value is checked and no file
 /// is read.
@@ -89,6 +90,17 @@ fn parse_source(source: &Arc<Source>) -> Result<Expr, SpecError> {
 pub struct Composition {
     expr: Expr,
     root: Node,
+}
+
+/// An overlay to be looked at, and what its layers are called; see [`Composition::inspect`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Inspection {
+    /// The overlay, which refuses every change.
+    pub overlay: OverlayFs,
+    /// What each layer is called, by its number: 0 is the writable one, and its name is empty where
+    /// there is none; read-only ones count from 1 at the top.
+    pub layers: Vec<String>,
 }
 
 impl fmt::Display for Composition {
@@ -132,5 +144,15 @@ impl Composition {
     /// As [`Self::build`].
     pub fn build_for(&self, uid: u32, gid: u32) -> Result<Arc<dyn DynFileSystem>, SpecError> {
         build::build(&self.root, &Surroundings { root_owner: (uid, gid) })
+    }
+
+    /// Builds the overlay that this composition is, to be looked at: its layers are not changed, and
+    /// may be in use meanwhile. What only watches or guards an overlay is looked through.
+    ///
+    /// # Errors
+    /// * [`SpecError::Arguments`]: it is no overlay.
+    /// * Others as of [`Self::build`].
+    pub fn inspect(&self) -> Result<Inspection, SpecError> {
+        build::overlay::inspect(&self.root, &Surroundings { root_owner: (0, 0) })
     }
 }

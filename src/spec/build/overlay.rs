@@ -6,14 +6,53 @@ use stratafs_core::DynFileSystem;
 use stratafs_overlayfs::{Builder, Layer, OverlayFs, RedirectDir, Whiteouts};
 
 use super::{Surroundings, build, cache_policy, passthrough_builder, refused, report};
+use crate::spec::Inspection;
 use crate::spec::error::SpecError;
 use crate::spec::node::{Checked, Node};
 
-/// The layers are listed with the topmost first, as the kernel's `lowerdir=` lists them.
 pub(super) fn overlay(
     node: &Node,
     surroundings: &Surroundings,
 ) -> Result<Arc<dyn DynFileSystem>, SpecError> {
+    let filesystem = builder(node, surroundings)?.build().map_err(|error| refused(node, error))?;
+    Ok(Arc::new(filesystem))
+}
+
+/// The overlay that `node` is, or that is inside of what only watches or guards it, to be looked at.
+pub(in crate::spec) fn inspect(
+    node: &Node,
+    surroundings: &Surroundings,
+) -> Result<Inspection, SpecError> {
+    let mut at = node;
+    while at.backend.name != "overlay" {
+        at = match at.filesystem("inner") {
+            Some(inner) => inner,
+            None => {
+                let problem = format!("{} has no layers to be told apart", node.backend.name);
+                let report = report(node, problem).allowed("overlay(…)");
+                return Err(SpecError::Arguments(Box::new(report)));
+            }
+        };
+    }
+    let overlay = builder(at, surroundings)?.inspect().map_err(|error| refused(at, error))?;
+    let mut layers = vec![at.filesystem("upper").map_or_else(String::new, label)];
+    layers.extend(at.get_all("lower").filter_map(|setting| match &setting.value {
+        Checked::Filesystem(lower) => Some(label(lower)),
+        _ => None,
+    }));
+    Ok(Inspection { overlay, layers })
+}
+
+/// What a layer is called: its path, or what kind of filesystem it is.
+fn label(layer: &Node) -> String {
+    match layer.path("root_dir") {
+        Some(path) => path.as_os_str().as_encoded_bytes().escape_ascii().to_string(),
+        None => layer.backend.name.to_owned(),
+    }
+}
+
+/// The layers are listed with the topmost first, as the kernel's `lowerdir=` lists them.
+fn builder(node: &Node, surroundings: &Surroundings) -> Result<Builder, SpecError> {
     let mut builder = OverlayFs::builder();
     let lowers: Vec<_> = node.get_all("lower").collect();
     for setting in lowers.into_iter().rev() {
@@ -59,8 +98,7 @@ pub(super) fn overlay(
     if let Some(timeout) = node.time("negative_timeout") {
         builder = builder.negative_timeout(timeout);
     }
-    let filesystem = builder.build().map_err(|error| refused(node, error))?;
-    Ok(Arc::new(filesystem))
+    Ok(builder)
 }
 
 /// A directory of the host has its staging directory beside it, as one filesystem with two roots;

@@ -1,0 +1,68 @@
+//! `stratafs check`: whether the writable layer of an overlay is well-formed.
+
+use std::ffi::OsString;
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use stratafs_overlayfs::{Area, Finding, Repair};
+
+use super::{FAILED, Printer, json};
+use crate::spec::Composition;
+
+const EXAMPLES: &str = "\
+Examples:
+  stratafs check 'overlay(lower=/layers/base, upper=/var/up, work=/var/work)'
+  stratafs check --repair @/etc/stratafs/build.toml
+
+What is found: leftover (of a crash, in the staging directory), incompatible (a mark that keeps the
+layer from being used), dangling-redirect, missing-data, useless-whiteout, missing-origin,
+not-impure, orphaned-index. With --json each line is an object:
+  {\"problem\":\"leftover\",\"area\":\"work\",\"path\":\"work/#1f\",\"repaired\":false}
+
+With --repair nobody else may use the overlay meanwhile. What shows in it stays as it is; missing
+data and marks are left for you to decide. Exit codes: 0 nothing is wrong any more, 1 something is,
+or a layer failed, 2 it was asked for wrongly.";
+
+/// Check whether the writable layer of an overlay is well-formed, and mend it
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Check {
+    /// The overlay, as it is mounted or served
+    spec: OsString,
+
+    /// Mend what can be mended without loss
+    #[arg(long)]
+    repair: bool,
+
+    /// Print objects of JSON, one a line
+    #[arg(long)]
+    json: bool,
+}
+
+impl Check {
+    pub(super) fn run(&self) -> Result<u8> {
+        let inspection = Composition::parse(&self.spec)?.inspect()?;
+        let repair = if self.repair { Repair::Yes } else { Repair::No };
+        let mut printer = Printer::new();
+        let mut left = false;
+        let told = inspection.overlay.check(repair, |finding| {
+            left |= !finding.repaired;
+            match self.json {
+                true => printer.line(as_json(finding)),
+                false => printer.line(finding),
+            }
+        });
+        printer.end()?;
+        told.context("cannot check all of it: reading or mending the layers")?;
+        Ok(if left { FAILED } else { 0 })
+    }
+}
+
+fn as_json(finding: &Finding) -> String {
+    let area = match finding.area {
+        Area::Upper => "upper",
+        Area::Staging => "work",
+    };
+    let object = json::Object::new().text("problem", finding.problem.word()).text("area", area);
+    object.bytes("path", &finding.path).flag("repaired", finding.repaired).end()
+}
