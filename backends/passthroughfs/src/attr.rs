@@ -153,24 +153,21 @@ impl PassthroughFs {
     }
 
     /// Mode and group of a directory, for what is made in it.
-    pub(crate) fn inheritance(&self, parent: &Arc<Node>) -> Result<Attr> {
+    pub(crate) fn inheritance(&self, parent: &Arc<Node>) -> Result<Inheritance> {
         let (known, changes) = parent.inheritance();
         let fresh =
             |known: &Inheritance| self.options.exclusive || known.seen.elapsed() < INHERITANCE;
-        let known = match known.filter(fresh) {
-            Some(known) => known,
-            None => {
-                let seen = Instant::now();
-                let stat = self.stat(parent)?;
-                let attr = self.attr(parent, &stat)?;
-                let known = Inheritance { seen, mode: attr.mode, gid: attr.gid };
-                parent.keep_inheritance(known, changes);
-                known
-            }
-        };
-        let mut attr = Attr::new(0, known.mode);
-        attr.gid = known.gid;
-        Ok(attr)
+        if let Some(known) = known.filter(fresh) {
+            return Ok(known);
+        }
+        let seen = Instant::now();
+        let stat = self.stat(parent)?;
+        let attr = self.attr(parent, &stat)?;
+        let default_acl =
+            self.options.posix_acl && self.has_default_acl(self.pin(parent)?.as_fd())?;
+        let known = Inheritance { seen, mode: attr.mode, gid: attr.gid, default_acl };
+        parent.keep_inheritance(known, changes);
+        Ok(known)
     }
 
     pub(crate) fn filesystem_usage(&self, node: NodeId) -> Result<StatFs> {

@@ -14,7 +14,9 @@ use stratafs_sys::stat::{self, Stat};
 use stratafs_sys::{creds, file, handle, openat};
 
 use crate::PassthroughFs;
+use crate::acl::AclKind;
 use crate::devices::Devices;
+use crate::error::BuildError;
 use crate::handles::Handles;
 use crate::idmap::{IdMap, IdRule};
 use crate::node::{Identity, Node};
@@ -49,88 +51,8 @@ pub enum OpenMode {
     Stateless,
 }
 
-/// Why a share cannot be served.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum BuildError {
-    /// No directory was given.
-    #[error("passthrough: no directory: say which with root_dir(PATH)")]
-    NoRoot,
-    /// The path cannot be opened.
-    #[error("passthrough: open {path}: {cause}: {hint}")]
-    Open {
-        /// The path.
-        path: PathBuf,
-        /// The error.
-        cause: Errno,
-        /// What to do about it.
-        hint: &'static str,
-    },
-    /// The path is a symbolic link.
-    #[error(
-        "passthrough: {0} is a symbolic link: whoever can change it would choose what is shared; \
-         give its target, or allow it with follow_root"
-    )]
-    Symlink(PathBuf),
-    /// The path is neither a directory nor a regular file.
-    #[error("passthrough: {0} is neither a directory nor a regular file: share one of these")]
-    Type(PathBuf),
-    /// A second root that is no directory.
-    #[error("passthrough: {0} is no directory, which a second root must be: choose one")]
-    ExtraType(PathBuf),
-    /// A second root on another mount.
-    #[error(
-        "passthrough: {0} is on another filesystem or mount than the root: renames and links \
-         between them would fail with EXDEV; choose a directory on the root's"
-    )]
-    ExtraMount(PathBuf),
-    /// Records cannot be kept.
-    #[error(
-        "passthrough: {path} is on a filesystem without user extended attributes ({cause}), where \
-         ownership=virtual keeps owners and modes: use ownership=squash, or ownership=host as root, \
-         or readonly"
-    )]
-    NoXattr {
-        /// The path.
-        path: PathBuf,
-        /// The error.
-        cause: Errno,
-    },
-    /// The root's own ownership record is corrupt, so nothing could be made in it.
-    #[error(
-        "passthrough: read {} of {path}: EIO: \"{text}\" is no ownership record: set it to \
-         UID:GID:MODE with setfattr -n, or remove it with setfattr -x",
-        RECORD.to_string_lossy()
-    )]
-    Record {
-        /// The path.
-        path: PathBuf,
-        /// What is in the attribute.
-        text: String,
-    },
-    /// `/proc` is needed and is not there.
-    #[error("passthrough: open /proc: {0}: mount it, for files are reopened through it")]
-    NoProc(Errno),
-    /// The descriptor budget is too small to work with.
-    #[error("passthrough: fd_budget={0} is too few: at least {MIN_BUDGET}")]
-    Budget(usize),
-    /// Options that exclude each other.
-    #[error("passthrough: {0}")]
-    Conflict(&'static str),
-    /// Something else that the host refused.
-    #[error("passthrough: {operation} {path}: {cause}")]
-    Host {
-        /// What was tried.
-        operation: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// The error.
-        cause: Errno,
-    },
-}
-
 /// The fewest pins that work: two directories and two objects of a rename, and some for threads.
-const MIN_BUDGET: usize = 8;
+pub(crate) const MIN_BUDGET: usize = 8;
 
 /// The most pins by default: more cost memory and save little.
 const MAX_BUDGET: usize = 65_536;
@@ -149,6 +71,7 @@ pub(crate) struct Options {
     pub(crate) cache: Cache,
     pub(crate) writeback: bool,
     pub(crate) xattr: bool,
+    pub(crate) posix_acl: bool,
     pub(crate) open: OpenMode,
     pub(crate) exclusive: bool,
 }
@@ -181,6 +104,7 @@ pub struct Builder {
     negative_timeout: Option<Duration>,
     writeback: bool,
     no_xattr: bool,
+    posix_acl: bool,
     fd_budget: Option<usize>,
     max_handles: Option<usize>,
     open: OpenMode,
@@ -278,6 +202,14 @@ impl Builder {
         self
     }
 
+    /// Whether POSIX ACLs are kept, and checked by the client: by the host under
+    /// [`Ownership::Host`], in a private attribute under [`Ownership::Virtual`]. A client then asks
+    /// for the ACL of each object it checks. Default: no.
+    pub fn posix_acl(mut self, posix_acl: bool) -> Self {
+        self.posix_acl = posix_acl;
+        self
+    }
+
     /// How many objects stay pinned by a descriptor. Default: half of what the process may open
     /// beyond a reserve, at most 65,536.
     pub fn fd_budget(mut self, budget: usize) -> Self {
@@ -327,6 +259,12 @@ impl Builder {
         let dir = root.listing(&path, &proc)?;
         if options.ownership == Ownership::Virtual {
             check_record(&path, &proc, &root, options.readonly)?;
+        }
+        if options.posix_acl
+            && options.ownership == Ownership::Host
+            && let Err(cause) = xattr(&proc, root.fd.as_fd(), AclKind::Access.name(), &mut [])
+        {
+            return Err(BuildError::NoAcl { path, cause });
         }
         if !options.readonly && root.only.is_none() {
             warn_of_refusals(&path, &proc, &root.fd);
@@ -378,15 +316,26 @@ impl Builder {
         cache.attr_timeout = self.attr_timeout.unwrap_or(cache.attr_timeout);
         cache.negative_timeout = self.negative_timeout.unwrap_or(cache.negative_timeout);
         let default = if server == 0 { Ownership::Host } else { Ownership::Virtual };
+        let ownership = self.ownership.unwrap_or(default);
+        if self.posix_acl && self.no_xattr {
+            let why = "posix_acl keeps ACLs as extended attributes, which xattr=false forbids";
+            return Err(BuildError::Conflict(why));
+        }
+        if self.posix_acl && ownership == Ownership::Squash {
+            let why = "posix_acl names owners, and ownership=squash keeps none: use \
+                       ownership=virtual or ownership=host";
+            return Err(BuildError::Conflict(why));
+        }
         Ok(Options {
             readonly: self.readonly,
-            ownership: self.ownership.unwrap_or(default),
+            ownership,
             uid_map: self.uid_map.clone(),
             gid_map: self.gid_map.clone(),
             default_owner: self.default_owner,
             cache,
             writeback: self.writeback,
             xattr: !self.no_xattr,
+            posix_acl: self.posix_acl,
             open: self.open,
             exclusive: self.exclusive,
         })

@@ -17,6 +17,7 @@ use stratafs_sys::stat::{self, Stat};
 use stratafs_sys::{at, openat, xattr};
 
 use crate::PassthroughFs;
+use crate::acls::Inherited;
 use crate::builder::{OpenMode, Ownership};
 use crate::file::host_flags;
 use crate::handles::{Handle, Kind, Room};
@@ -31,7 +32,7 @@ const ATTEMPTS: usize = 8;
 const SPECIAL: u32 = S_ISUID | S_ISGID | S_ISVTX;
 
 /// What a new object is to be.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct Wanted {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
@@ -40,6 +41,10 @@ pub(crate) struct Wanted {
     pub(crate) device: (u32, u32),
     /// Whether the host gives it the group of its directory by itself.
     inherits: bool,
+    /// Whether its directory has a default ACL, which the host heeds by itself under host ownership.
+    under_acl: bool,
+    /// What it gets from that one here.
+    acl: Option<Arc<Inherited>>,
 }
 
 impl Wanted {
@@ -57,8 +62,19 @@ impl Wanted {
 impl PassthroughFs {
     /// What an object of `mode`, type included, made by `cx` in `parent` is to be.
     pub(crate) fn wanted(&self, cx: &Context<'_>, parent: &Arc<Node>, mode: u32) -> Result<Wanted> {
-        let above = self.inheritance(parent)?;
+        let known = self.inheritance(parent)?;
+        let mut above = Attr::new(0, known.mode);
+        above.gid = known.gid;
+        let is_link = FileType::from_mode(mode) == Some(FileType::Symlink);
+        let under_acl = known.default_acl && !is_link;
+        // The ACL says what the umask would.
+        let cx = if under_acl { &cx.with_umask(0) } else { cx };
         let (mode, gid) = inherit(cx, &above, mode);
+        let (mode, acl) = if under_acl {
+            self.inherit_acl(self.pin(parent)?.as_fd(), mode)?
+        } else {
+            (mode, None)
+        };
         let inherits = above.mode & S_ISGID != 0;
         let uid = cx.owner().uid;
         if self.options.ownership == Ownership::Host {
@@ -66,7 +82,7 @@ impl PassthroughFs {
             self.options.uid_map.to_host(uid)?;
             self.options.gid_map.to_host(gid)?;
         }
-        Ok(Wanted { uid, gid, mode, device: (0, 0), inherits })
+        Ok(Wanted { uid, gid, mode, device: (0, 0), inherits, under_acl, acl })
     }
 
     /// The permissions that the host is asked for.
@@ -99,6 +115,9 @@ impl PassthroughFs {
                     xattr::set(fd, RECORD, text.as_bytes(), 0)?;
                 }
                 record = Some(wanted.record());
+                if let Some(inherited) = &wanted.acl {
+                    self.settle_acl(fd, inherited)?;
+                }
                 if self.process_umask & host_mode != 0 {
                     self.proc.set_mode(fd, host_mode)?;
                 }
@@ -115,10 +134,11 @@ impl PassthroughFs {
                 let special = wanted.mode & SPECIAL;
                 let there =
                     if kind == FileType::Directory && wanted.inherits { S_ISGID } else { 0 };
-                if kind != FileType::Symlink
-                    && (special & !there != 0 || self.process_umask & host_mode != 0)
-                {
-                    self.proc.set_mode(fd, wanted.mode & 0o7777)?;
+                // A default ACL makes the host pass the umask over.
+                let masked = !wanted.under_acl && self.process_umask & host_mode != 0;
+                if kind != FileType::Symlink && (special & !there != 0 || masked) {
+                    let shown = if wanted.under_acl { stat::of(fd)?.mode } else { wanted.mode };
+                    self.proc.set_mode(fd, (shown & 0o777) | special)?;
                 }
             }
             Ownership::Squash => {

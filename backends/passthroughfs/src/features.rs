@@ -64,6 +64,7 @@ pub(crate) fn of(
         }
     }
     needs.set(Needs::OPENDIR, !behaviours.contains(Behaviours::NO_OPENDIR));
+    behaviours.set(Behaviours::POSIX_ACL, options.posix_acl);
     behaviours.set(Behaviours::WRITEBACK, options.writeback);
     behaviours.set(Behaviours::EXCLUSIVE, options.exclusive);
     behaviours.set(Behaviours::READ_ONLY, options.readonly);

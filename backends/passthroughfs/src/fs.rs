@@ -261,9 +261,9 @@ impl DynFileSystem for PassthroughFs {
         name: XattrName<'_>,
         value: &[u8],
         mode: XattrMode,
-        _: bool,
+        clear_setgid: bool,
     ) -> Result<()> {
-        self.set_xattr(cx, node, name, value, mode)
+        self.set_xattr(cx, node, name, value, mode, clear_setgid)
     }
 
     fn listxattr(&self, cx: &Context<'_>, node: NodeId, names: &mut [u8]) -> Result<usize> {

@@ -41,16 +41,19 @@
 //! here is not. With `exclusive` it is read once.
 //!
 //! Records are written by one process at a time: two servers of one directory may lose each other's
-//! changes of owner and mode. POSIX ACLs are not kept (EOPNOTSUPP).
+//! changes of owner and mode.
+//!
+//! POSIX ACLs are kept with [`Builder::posix_acl`], and are EOPNOTSUPP without.
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | `builder` | [`Builder`], its checks and errors |
+//! | `builder`, `error`, `features` | [`Builder`], its checks, errors and outcome |
 //! | `fs` | the trait, one line for each method |
 //! | `lookup`, `attr`, `create`, `remove`, `rename`, `file`, `dir`, `xattrs`, `symlink` | the operations |
 //! | `resolve` | from a node to a descriptor |
 //! | `prepared` | what is whole before it has a name |
 //! | `owner`, `record`, `idmap` | owners, modes and types |
+//! | `acls`, `acl` | POSIX ACLs: where they are kept, and what one is |
 //! | `node`, `table`, `pins`, `handles`, `devices` | what is remembered |
 //!
 //! # Lock order
@@ -71,11 +74,14 @@
 
 #![forbid(unsafe_code)]
 
+mod acl;
+mod acls;
 mod attr;
 mod builder;
 mod create;
 mod devices;
 mod dir;
+mod error;
 mod features;
 mod file;
 mod fs;
@@ -102,7 +108,8 @@ use std::sync::atomic::AtomicBool;
 use stratafs_core::{Features, NameBuf, NodeId};
 use stratafs_sys::proc::Proc;
 
-pub use builder::{BuildError, Builder, OpenMode, Ownership};
+pub use builder::{Builder, OpenMode, Ownership};
+pub use error::BuildError;
 pub use idmap::{IdRule, IdRuleError};
 
 /// A host directory as a filesystem. See the [crate's page](crate).

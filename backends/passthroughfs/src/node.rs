@@ -89,6 +89,8 @@ pub(crate) struct Inheritance {
     pub(crate) seen: Instant,
     pub(crate) mode: u32,
     pub(crate) gid: u32,
+    /// Whether it has a default ACL.
+    pub(crate) default_acl: bool,
 }
 
 /// A file opened on behalf of a node rather than of a handle.

@@ -14,6 +14,7 @@ use stratafs_core::name::XATTR_NAME_MAX;
 use stratafs_core::{Context, Errno, FileType, NodeId, Result, XattrMode, XattrName};
 
 use crate::PassthroughFs;
+use crate::acl::AclKind;
 use crate::node::Node;
 use crate::owner::CAPABILITY;
 use crate::record::RECORD;
@@ -34,6 +35,11 @@ pub(crate) struct HostName {
 }
 
 impl HostName {
+    /// Where an ACL is kept.
+    pub(crate) fn of_acl(private: bool, kind: AclKind) -> Option<Self> {
+        Self::new(if private { PRIVATE } else { b"" }, kind.name().to_bytes())
+    }
+
     fn new(prefix: &[u8], name: &[u8]) -> Option<Self> {
         let mut bytes = [0; PRIVATE.len() + XATTR_NAME_MAX + 1];
         let len = prefix.len() + name.len();
@@ -97,6 +103,9 @@ impl PassthroughFs {
         name: XattrName<'_>,
         value: &mut [u8],
     ) -> Result<usize> {
+        if let Some(kind) = self.acl_kind(name) {
+            return self.get_acl(node, kind, value);
+        }
         let host = self.asked(cx, name, Errno::ENODATA)?;
         let node = self.node(node)?;
         let unkept = !takes_user(&node) && is_user(name.as_bytes()) && !cx.is_internal();
@@ -114,11 +123,15 @@ impl PassthroughFs {
         name: XattrName<'_>,
         value: &[u8],
         mode: XattrMode,
+        clear_setgid: bool,
     ) -> Result<()> {
-        let (node, fd, host) = self.for_change(cx, node, name)?;
         if value.len() > VALUE_MAX {
             return Err(Errno::E2BIG);
         }
+        if let Some(kind) = self.acl_kind(name) {
+            return self.set_acl(node, kind, value, clear_setgid);
+        }
+        let (node, fd, host) = self.for_change(cx, node, name)?;
         let flags = match mode {
             XattrMode::Set => 0,
             XattrMode::Create => libc::XATTR_CREATE,
@@ -135,6 +148,9 @@ impl PassthroughFs {
         node: NodeId,
         name: XattrName<'_>,
     ) -> Result<()> {
+        if let Some(kind) = self.acl_kind(name) {
+            return self.set_acl(node, kind, b"", false);
+        }
         let (node, fd, host) = self.for_change(cx, node, name)?;
         self.change(&node, &fd, |fd| self.proc.remove_xattr(fd.as_fd(), &host))?;
         self.changed(&node, &host);
@@ -158,7 +174,7 @@ impl PassthroughFs {
     }
 
     /// Runs `call`, and once more where the host's mode was in the way and could be mended.
-    fn change(
+    pub(crate) fn change(
         &self,
         node: &Node,
         fd: &OwnedFd,
@@ -223,12 +239,16 @@ impl PassthroughFs {
         }
         if self.is_virtual() {
             if let Some(private) = name.strip_prefix(PRIVATE) {
-                return is_privileged(private).then_some(private);
+                return (is_privileged(private) || self.is_shown_acl(private)).then_some(private);
             }
             // The host's own are not the client's.
             return (is_user(name) && takes_user(node)).then_some(name);
         }
-        (is_privileged(name) || is_user(name)).then_some(name)
+        (is_privileged(name) || is_user(name) || self.is_shown_acl(name)).then_some(name)
+    }
+
+    fn is_shown_acl(&self, name: &[u8]) -> bool {
+        self.options.posix_acl && AclKind::of(name).is_some()
     }
 }
 

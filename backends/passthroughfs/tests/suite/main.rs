@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails right there")]
 
+mod acls;
 mod budget;
 mod confinement;
 mod faults;
