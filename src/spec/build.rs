@@ -161,6 +161,7 @@ fn passthrough_builder(
         .serve_as(uid, gid)
         .readonly(node.flag("readonly"))
         .exclusive(node.flag("exclusive"))
+        .posix_acl(node.flag("posix_acl"))
         .follow_root(node.flag("follow_root"))
         .writeback(node.flag("writeback"));
     if let Some(path) = node.path("root_dir") {

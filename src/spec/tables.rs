@@ -287,6 +287,7 @@ const PASSTHROUGH: Backend = Backend {
             Key::new("exclusive", Kind::Flag, "nobody else changes the directory meanwhile"),
             Key::new("follow_root", Kind::Flag, "the directory may be a symbolic link"),
             Key::new("xattr", Kind::Flag, "extended attributes may be used; true if not set"),
+            Key::new("posix_acl", Kind::Flag, "POSIX ACLs are kept, and checked by the client"),
             Key::new("fd_budget", Kind::Count, "the most files of the host kept at hand"),
             Key::new("max_handles", Kind::Count, "the most files open at a time"),
             Key::new(

@@ -144,6 +144,9 @@ fn build_of_a_host_directory_takes_every_key() {
     let refused = filesystem.mkdir(&context, NodeId::ROOT, name, 0o755);
     assert_eq!(refused.unwrap_err(), Errno::EROFS);
     assert!(built(&path.to_string()).getattr(&context, NodeId::ROOT, None).is_ok());
+    let keeps_acls = |spec: String| built(&spec).features().bears(Behaviours::POSIX_ACL);
+    assert!(keeps_acls(format!("passthrough({path}, ownership=virtual, posix_acl)")));
+    assert!(!keeps_acls(format!("passthrough({path}, ownership=virtual)")));
 }
 
 #[test]
