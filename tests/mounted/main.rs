@@ -13,6 +13,7 @@ mod lifecycle;
 mod locks;
 mod model;
 mod notify;
+mod overlay;
 mod passthrough;
 mod probe;
 mod served;
