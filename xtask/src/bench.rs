@@ -11,6 +11,7 @@ mod memfs;
 mod overlay;
 mod passthrough;
 mod plot;
+mod probe;
 mod runner;
 mod table;
 mod workloads;
@@ -63,6 +64,10 @@ struct Options {
     /// Of the workloads, those whose names contain this.
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
+
+    /// Also counts each server's system calls, in one more round, by strace.
+    #[arg(long)]
+    calls: bool,
 
     /// Writes every ratio here.
     #[arg(long, value_name = "FILE")]

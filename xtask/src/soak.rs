@@ -40,7 +40,7 @@ pub(crate) struct Args {
 enum Soak {
     /// Every fuzz target, with the address sanitizer.
     Fuzz,
-    /// 50 runs of fsx of 20,000 operations each.
+    /// 50 runs of fsx of 20,000 operations each on a MemFs, and some on host directories and overlays.
     Fsx,
     /// 10 million random and malformed requests.
     Malformed,
@@ -52,12 +52,24 @@ enum Soak {
     Chains,
     /// A Debian guest whose root is served by an unprivileged process.
     Debian,
+    /// Two processes that race links, renames and special files under a host directory, 60 s each test.
+    Races,
+    /// A host directory of 1,000,000 files with 256 and with 64 descriptors.
+    HostTree,
+    /// Thousands of random lists of operations on every backend and on a plain directory.
+    Differential,
+    /// Thousands of random lists of changes of an overlay, built anew after every step.
+    Overlay,
 }
 
-const ALL: [Soak; 7] = [
+const ALL: [Soak; 11] = [
     Soak::Deny,
     Soak::Malformed,
     Soak::Chains,
+    Soak::Differential,
+    Soak::Overlay,
+    Soak::Races,
+    Soak::HostTree,
     Soak::ManyFiles,
     Soak::Debian,
     Soak::Fsx,
@@ -66,9 +78,58 @@ const ALL: [Soak; 7] = [
 
 const FUZZ_TARGETS: [&str; 2] = ["spec", "fuse_raw"];
 const MALFORMED_REQUESTS: u64 = 10_000_000;
-const RANDOM_CHAINS: u64 = 1_000_000;
+
+/// A test of cargo's that a variable makes long.
+struct Longer {
+    package: &'static str,
+    /// The test binary.
+    test: &'static str,
+    /// Of its tests, those whose names contain one of these; all if empty.
+    names: &'static [&'static str],
+    variable: &'static str,
+    value: &'static str,
+}
+
+const CHAINS: Longer = Longer {
+    package: "stratafs",
+    test: "in_process",
+    names: &["vhost::random"],
+    variable: "STRATAFS_RANDOM_CHAINS",
+    value: "1000000",
+};
+const RACES: Longer = Longer {
+    package: "stratafs-passthroughfs",
+    test: "suite",
+    names: &["races::", "confinement::"],
+    variable: "STRATAFS_RACE_SECONDS",
+    value: "60",
+};
+const HOST_TREE: Longer = Longer {
+    package: "stratafs-passthroughfs",
+    test: "suite",
+    names: &["budget::"],
+    variable: "STRATAFS_TREE_FILES",
+    value: "1000000",
+};
+const DIFFERENTIAL: Longer = Longer {
+    package: "stratafs",
+    test: "in_process",
+    names: &["differential"],
+    variable: "STRATAFS_DIFFERENTIAL_LISTS",
+    value: "5000",
+};
+const OVERLAY: Longer = Longer {
+    package: "stratafs-overlayfs",
+    test: "model",
+    names: &[],
+    variable: "STRATAFS_MODEL_LISTS",
+    value: "5000",
+};
+
 const FSX_RUNS: u64 = 50;
 const FSX_OPERATIONS: u64 = 20_000;
+/// Of each form of a host directory and of an overlay.
+const FSX_ON_THE_HOST: u64 = 5;
 const DIRECTORIES: usize = 1_000;
 const FILES_IN_EACH: usize = 1_000;
 
@@ -82,6 +143,10 @@ impl fmt::Display for Soak {
             Self::ManyFiles => "many-files",
             Self::Chains => "chains",
             Self::Debian => "debian",
+            Self::Races => "races",
+            Self::HostTree => "host-tree",
+            Self::Differential => "differential",
+            Self::Overlay => "overlay",
         })
     }
 }
@@ -99,8 +164,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             Soak::Malformed => malformed(),
             Soak::Deny => deny(),
             Soak::ManyFiles => many_files(),
-            Soak::Chains => chains(),
+            Soak::Chains => longer(&CHAINS),
             Soak::Debian => guest::debian::run(),
+            Soak::Races => longer(&RACES),
+            Soak::HostTree => longer(&HOST_TREE),
+            Soak::Differential => longer(&DIFFERENTIAL),
+            Soak::Overlay => longer(&OVERLAY),
         };
         let took = start.elapsed().as_secs();
         match outcome {
@@ -114,11 +183,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if failed.is_empty() { Ok(()) } else { bail!("failed: {}", failed.join(", ")) }
 }
 
-/// Random chains, as the tests send them, but more.
-fn chains() -> Result<()> {
+/// Runs what the tests run, but more of it.
+fn longer(what: &Longer) -> Result<()> {
+    println!("with {}={}", what.variable, what.value);
     let mut test = cargo();
-    test.args(["test", "-q", "-p", "stratafs", "--test", "in_process", "--", "vhost::random"]);
-    process::run(test.env("STRATAFS_RANDOM_CHAINS", RANDOM_CHAINS.to_string()))
+    test.args(["test", "-q", "-p", what.package, "--test", what.test, "--"]);
+    process::run(test.args(what.names).env(what.variable, what.value))
 }
 
 /// Runs each target for its minutes, the second too where the first finds something.
@@ -163,6 +233,10 @@ fn fsx() -> Result<()> {
         // Every fifth without the kernel's caches.
         let target = if seed % 5 == 4 { &targets.uncached } else { &targets.cached };
         tally += suites::exercise(target, &scratch, 1_000 + seed, FSX_OPERATIONS)?;
+    }
+    for number in 0..FSX_ON_THE_HOST {
+        let program = release_build()?;
+        tally += suites::exercise_on_the_host(&program, 100 * (number + 1), FSX_OPERATIONS)?;
     }
     println!("fsx: {tally}");
     ensure!(tally.failed + tally.skipped == 0, "not every run passed");

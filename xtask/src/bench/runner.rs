@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
+use super::probe::{Calls, PerOperation, Probe, Writes};
 use super::table::Table;
 use super::workloads::{Cold, Measured, Place, Workload};
 use super::{Options, plot};
@@ -99,6 +100,12 @@ impl Comparison<'_> {
         };
         fs::write(&svg, plot::svg(&table)).with_context(|| format!("cannot write {svg:?}"))?;
         println!("\nthe plot is {}", svg.display());
+        if options.calls {
+            println!("\nsystem calls of each server for one operation, replies and waits included");
+            for row in &table.rows {
+                self.count_calls(row.workload)?;
+            }
+        }
         for subject in self.subjects.into_iter().chain([self.reference]) {
             if let Site::Standing(mounted) = subject.site {
                 mounted.unmount().with_context(|| subject.name)?;
@@ -107,8 +114,12 @@ impl Comparison<'_> {
         table.verdict()
     }
 
+    fn all(&self) -> Vec<&Subject> {
+        [&self.reference].into_iter().chain(&self.subjects).collect()
+    }
+
     fn measure(&self, workload: &'static Workload, rounds: u32) -> Result<Row> {
-        let all: Vec<&Subject> = [&self.reference].into_iter().chain(&self.subjects).collect();
+        let all = self.all();
         let mut ratios = vec![Vec::new(); self.subjects.len()];
         let (mut answers, mut operations) = (Some(0), 0);
         for round in 0..rounds as usize {
@@ -116,14 +127,21 @@ impl Comparison<'_> {
             // Who goes first takes turns too.
             for turn in 0..all.len() {
                 let index = (round + turn) % all.len();
-                measured[index] = Some(self.once(workload, all[index], round)?);
+                let work = |mounted: &Mounted, directory: &Path| -> Result<Measured> {
+                    let writes = Writes::of(mounted.server_pid());
+                    let measured = self.at(workload, directory, &writes)?;
+                    if index == 1 {
+                        answers = answers.zip(writes.counted()).map(|(sum, more)| sum + more);
+                        operations += measured.operations;
+                    }
+                    Ok(measured)
+                };
+                measured[index] = Some(self.once(workload, all[index], round, work)?);
             }
             let measured: Vec<Measured> = measured.into_iter().flatten().collect();
             for (ratios, subject) in ratios.iter_mut().zip(&measured[1..]) {
                 ratios.push(subject.per_second() / measured[0].per_second());
             }
-            answers = answers.zip(measured[1].answers).map(|(sum, more)| sum + more);
-            operations += measured[1].operations;
         }
         for ratios in &mut ratios {
             ratios.sort_by(f64::total_cmp);
@@ -132,46 +150,58 @@ impl Comparison<'_> {
         Ok(Row { workload, ratios, answers })
     }
 
-    fn once(&self, workload: &Workload, subject: &Subject, round: usize) -> Result<Measured> {
-        let context = |said: String| {
+    /// Prints which system calls each server makes for one operation of a workload.
+    fn count_calls(&self, workload: &Workload) -> Result<()> {
+        println!("\n{}", workload.name);
+        for subject in self.all() {
+            let work = |mounted: &Mounted, directory: &Path| -> Result<Option<PerOperation>> {
+                let Some(server) = mounted.server_pid() else { return Ok(None) };
+                let calls = Calls::of(server, self.scratch.file("strace"));
+                let measured = self.at(workload, directory, &calls)?;
+                Ok(Some(calls.per_operation(measured.operations)))
+            };
+            if let Some(calls) = self.once(workload, subject, 0, work)? {
+                println!("  {:16} {calls}", subject.name);
+            }
+        }
+        Ok(())
+    }
+
+    /// Mounts what must be mounted for it, makes a directory for it, and cleans up after.
+    fn once<T>(
+        &self,
+        workload: &Workload,
+        subject: &Subject,
+        round: usize,
+        work: impl FnOnce(&Mounted, &Path) -> Result<T>,
+    ) -> Result<T> {
+        let context = |mounted: &Mounted| {
+            let said = mounted.said();
             format!("{} on {}; the server said: {said}", workload.name, subject.name)
         };
         match &subject.site {
             Site::Standing(mounted) => {
                 let directory = mounted.path().join(format!("round{round}"));
-                let work = || -> Result<Measured> {
+                let all = || -> Result<T> {
                     fs::create_dir(&directory)?;
-                    let measured = self.at(workload, mounted, &directory)?;
+                    let done = work(mounted, &directory)?;
                     fs::remove_dir_all(&directory)?;
-                    Ok(measured)
+                    Ok(done)
                 };
-                work().with_context(|| context(mounted.said()))
+                all().with_context(|| context(mounted))
             }
             Site::Anew(mount) => {
-                let (mounted, written) =
-                    mount(self.scratch, self.done.replace(self.done.get() + 1))?;
-                let measured = self
-                    .at(workload, &mounted, mounted.path())
-                    .with_context(|| context(mounted.said()))?;
+                let number = self.done.replace(self.done.get() + 1);
+                let (mounted, written) = mount(self.scratch, number)?;
+                let done = work(&mounted, mounted.path()).with_context(|| context(&mounted))?;
                 mounted.unmount()?;
                 fs::remove_dir_all(written)?;
-                Ok(measured)
+                Ok(done)
             }
         }
     }
 
-    fn at(&self, workload: &Workload, mounted: &Mounted, directory: &Path) -> Result<Measured> {
-        (workload.run)(&Place {
-            directory,
-            shared: self.shared,
-            cold: &self.cold,
-            answers: &|| answers_of(mounted.server_pid()?),
-        })
+    fn at(&self, workload: &Workload, directory: &Path, probe: &dyn Probe) -> Result<Measured> {
+        (workload.run)(&Place { directory, shared: self.shared, cold: &self.cold, probe })
     }
-}
-
-/// How many writes a process has made: a server's replies, where it writes nothing else.
-fn answers_of(pid: u32) -> Option<u64> {
-    let text = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("io")).ok()?;
-    text.lines().find_map(|line| line.strip_prefix("syscw:"))?.trim().parse().ok()
 }

@@ -80,8 +80,10 @@ impl Suite {
                 };
                 pjdfstest::run(&comparison, &scratch)
             }
-            (Self::Fsx, On::Passthrough) => passthrough::fsx(program, &scratch),
-            (Self::Fsx, On::Overlay) => overlay::fsx(program, &scratch),
+            (Self::Fsx, On::Passthrough) => {
+                passthrough::fsx(program, &scratch, 11, fsx::OPERATIONS)
+            }
+            (Self::Fsx, On::Overlay) => overlay::fsx(program, &scratch, 21, fsx::OPERATIONS),
             (Self::Fsx, On::Memfs | On::Tmpfs) => fsx::run(&targets(), &scratch),
             (Self::Programs, _) => programs::run(&targets(), &scratch),
             (Self::Readme, _) => readme::run(&targets(), &scratch),
@@ -100,6 +102,13 @@ impl Suite {
             (Self::Readme, _) => readme::CASES,
         }
     }
+}
+
+/// fsx on every form of a host directory and of an overlay, with seeds from `first` on.
+pub(crate) fn exercise_on_the_host(program: &Path, first: u64, operations: u64) -> Result<Tally> {
+    let mut tally = passthrough::fsx(program, &Scratch::new()?, first, operations)?;
+    tally += overlay::fsx(program, &Scratch::new()?, first, operations)?;
+    Ok(tally)
 }
 
 impl fmt::Display for On {

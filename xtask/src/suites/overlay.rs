@@ -34,16 +34,16 @@ pub(super) fn pjdfstest(program: &Path, scratch: &Scratch) -> Result<Tally> {
 }
 
 /// One run with each kind of upper.
-pub(super) fn fsx(program: &Path, scratch: &Scratch) -> Result<Tally> {
+pub(super) fn fsx(program: &Path, scratch: &Scratch, first: u64, operations: u64) -> Result<Tally> {
     let Some(ext4) = private_ext4(scratch, "host") else {
         return Ok(Tally { skipped: FSX_CASES, ..Tally::default() });
     };
     let specs =
         [Layers::new(&ext4, "ours")?.spec(), Layers::new(&ext4, "memory")?.spec_in_memory()];
     let mut tally = Tally::default();
-    for (seed, spec) in (21..).zip(specs) {
+    for (seed, spec) in (first..).zip(specs) {
         let target = Target::stratafs(program, spec);
-        tally += super::exercise(&target, scratch, seed, super::fsx::OPERATIONS)?;
+        tally += super::exercise(&target, scratch, seed, operations)?;
     }
     Ok(tally)
 }

@@ -117,16 +117,16 @@ fn only_plain(directory: &Path, user: u32) -> Result<usize> {
 }
 
 /// Each form of the mount, on a directory of its own.
-pub(super) fn fsx(program: &Path, scratch: &Scratch) -> Result<Tally> {
+pub(super) fn fsx(program: &Path, scratch: &Scratch, first: u64, operations: u64) -> Result<Tally> {
     let Some(ext4) = private_ext4(scratch, "host") else {
         return Ok(Tally { skipped: FSX_CASES, ..Tally::default() });
     };
     let mut tally = Tally::default();
-    for (seed, more) in (11..).zip(FSX) {
+    for (seed, more) in (first..).zip(FSX) {
         let directory = ext4.directory(&format!("seed{seed}"))?;
         let target =
             Target::stratafs(program, format!("passthrough({}{more})", directory.display()));
-        tally += super::exercise(&target, scratch, seed, super::fsx::OPERATIONS)?;
+        tally += super::exercise(&target, scratch, seed, operations)?;
     }
     Ok(tally)
 }

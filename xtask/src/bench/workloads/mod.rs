@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use super::probe::Probe;
+
 /// One workload, with what is asked of it.
 #[derive(Debug)]
 pub(super) struct Workload {
@@ -38,8 +40,8 @@ pub(super) struct Place<'a> {
     /// Outside of what is measured, kept for the whole comparison.
     pub(super) shared: &'a Path,
     pub(super) cold: &'a Cold,
-    /// Reads how many replies the server has written, where there is one.
-    pub(super) answers: &'a dyn Fn() -> Option<u64>,
+    /// Told when the loop begins and ends.
+    pub(super) probe: &'a dyn Probe,
 }
 
 /// What it takes to make a filesystem cold.
@@ -61,7 +63,6 @@ pub(super) enum Cold {
 pub(super) struct Measured {
     pub(super) operations: u64,
     elapsed: Duration,
-    pub(super) answers: Option<u64>,
 }
 
 impl Measured {
@@ -71,7 +72,7 @@ impl Measured {
 
     #[cfg(test)]
     pub(super) fn nothing() -> Self {
-        Self { operations: 0, elapsed: Duration::ZERO, answers: None }
+        Self { operations: 0, elapsed: Duration::ZERO }
     }
 }
 
@@ -84,12 +85,12 @@ impl Place<'_> {
     }
 
     fn timed(&self, operations: usize, work: impl FnOnce() -> Result<()>) -> Result<Measured> {
-        let before = (self.answers)();
+        self.probe.begin()?;
         let start = Instant::now();
         work()?;
         let elapsed = start.elapsed();
-        let answers = before.zip((self.answers)()).map(|(before, after)| after - before);
-        Ok(Measured { operations: operations as u64, elapsed, answers })
+        self.probe.end()?;
+        Ok(Measured { operations: operations as u64, elapsed })
     }
 
     /// Makes everyone forget.
