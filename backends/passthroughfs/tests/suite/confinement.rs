@@ -109,7 +109,7 @@ fn fifo_swapped_in_does_not_block_an_open() {
     let stopped = Arc::clone(&stop);
     let swapper = std::thread::spawn(move || swap_until(&path, &stopped));
     let fs = Arc::clone(&share.fs);
-    let (opened, refused) = within_deadline(move || {
+    let (opened, refused) = within_deadline(race_time(), move || {
         let client = InProcess::new(fs as _);
         let (mut opened, mut refused) = (0, 0);
         let start = Instant::now();
