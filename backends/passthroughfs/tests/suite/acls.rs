@@ -241,7 +241,7 @@ fn acl_of_who_may_not_keep_setgid_clears_it() {
 fn default_acl_counts_at_once_and_no_longer_than_it_is_there() {
     let share = Share::new(|builder| builder.posix_acl(true));
     let w = share.world();
-    let cx = Context::new(1, Some(Credentials { uid: 0, gid: 0 })).with_umask(0o077);
+    let cx = Context::new(1, Some(Credentials::new(0, 0))).with_umask(0o077);
     let made = |name: &str| {
         let name = stratafs_core::Name::new(name.as_bytes()).unwrap();
         let entry = share.fs.mknod(&cx, NodeId::ROOT, name, 0o100_666, 0).unwrap();
