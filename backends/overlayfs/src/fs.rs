@@ -98,7 +98,7 @@ impl OverlayFs {
             let fsid = fsid(root).map_err(failed("looking at the root", root))?;
             spaces.push(Space::new(index, fsid));
         }
-        let features = features(upper.as_ref(), &distinct, &cache);
+        let features = features(upper.as_ref(), &distinct, &options, &cache);
         let names = options.names;
         let inos = Inos::new(spaces, options.xino);
         let mut top_ino = None;
@@ -169,7 +169,12 @@ fn fsid(root: &Real) -> Result<Option<[u8; 16]>> {
     Ok((root.attr()?.ino == ino).then_some(id.fsid))
 }
 
-fn features(upper: Option<&Upper>, distinct: &[Arc<dyn DynFileSystem>], cache: &Cache) -> Features {
+fn features(
+    upper: Option<&Upper>,
+    distinct: &[Arc<dyn DynFileSystem>],
+    options: &Options,
+    cache: &Cache,
+) -> Features {
     let layers = distinct.iter().map(|fs| fs.features()).reduce(Features::combine);
     let granularity = layers.map_or(1, |all| all.time_granularity_ns);
     let all = layers.map_or(Behaviours::empty(), |all| all.behaviours);
@@ -203,6 +208,8 @@ fn features(upper: Option<&Upper>, distinct: &[Arc<dyn DynFileSystem>], cache: &
                 | (upper.root.fs().features().needs & Needs::FLUSH);
             let theirs = upper.root.fs().features().behaviours;
             behaviours |= Behaviours::EXCHANGE;
+            // Otherwise a directory with lower parts stays where it is.
+            behaviours.set(Behaviours::STAGING_RENAME, options.makes_redirects());
             behaviours |= theirs
                 & (Behaviours::KILLPRIV_V2
                     | Behaviours::DONT_MASK
