@@ -11,9 +11,9 @@ use super::logging::Level;
 use super::say;
 use crate::spec::Composition;
 use crate::spec::ast::Word;
-use crate::transport;
 use crate::transport::background::{self, Started, Starter};
 use crate::transport::fuse_dev::{self, Ended, MountOptions, Server};
+use crate::transport::{self, service};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -94,6 +94,12 @@ impl Mount {
         let composition = Composition::parse(&self.spec)?;
         // Before there is a mount: from then on a signal must end it, not this process alone.
         let termination = transport::catch_signals().context("cannot catch signals")?;
+        // Before the filesystem is there: it divides the descriptors it may have, and mends modes
+        // where there is an umask.
+        let limit = service::raise_descriptor_limit(service::DEFAULT_DESCRIPTORS)
+            .context("cannot raise the limit of open files")?;
+        log::debug!("up to {limit} descriptors may be open");
+        service::clear_umask();
         let server = self.mount(&composition)?;
         let path = Word::new(server.mountpoint().as_os_str().as_bytes());
         if !self.quiet {

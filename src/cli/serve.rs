@@ -98,13 +98,16 @@ impl Serve {
         let composition = Composition::parse(spec)?;
         // Before the socket is there: from then on a signal must remove it.
         let termination = transport::catch_signals().context("cannot catch signals")?;
-        // Before the filesystem is there: it divides what it finds.
         let limit = service::raise_descriptor_limit(self.rlimit_nofile)
             .context("cannot raise the limit of open files")?;
         log::debug!("up to {limit} descriptors may be open");
+        // The sockets are made under the umask, and the filesystem without one. It is built after the
+        // limit was raised, too: it divides what it finds.
+        let listeners = self.listeners()?;
+        service::clear_umask();
         let filesystem = composition.build()?;
         let mut servers = Vec::new();
-        for listener in self.listeners()? {
+        for listener in listeners {
             let mut share =
                 Share::builder(filesystem.clone()).readonly(self.readonly).once(self.once);
             if let Some(queues) = self.num_request_queues {

@@ -42,6 +42,13 @@ fn tell(state: &[u8]) -> io::Result<bool> {
     Ok(true)
 }
 
+/// Takes the umask off the whole process: the modes of what is made are those that clients ask for, and
+/// a filesystem that finds an umask has to mend each of them by one more system call. To be called
+/// before such a filesystem is built, and after everything was made that the umask is to protect.
+pub fn clear_umask() {
+    file::set_umask(0);
+}
+
 /// Raises the limit of open descriptors to `count`, or as far as this process may; what it is then.
 ///
 /// # Errors

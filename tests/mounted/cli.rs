@@ -77,7 +77,11 @@ struct Foreground {
 
 impl Foreground {
     fn start(args: &[&str], path: &Path) -> (Self, String) {
-        let mut child = stratafs(args, path).stderr(Stdio::piped()).spawn().unwrap();
+        Self::of(&mut stratafs(args, path))
+    }
+
+    fn of(command: &mut Command) -> (Self, String) {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
         stderr.read_line(&mut line).unwrap();
@@ -252,6 +256,71 @@ fn mount_with_setuid_belongs_to_and_is_served_by_that_user() {
     server.signal("TERM");
     assert_eq!(server.end().0.code(), Some(0));
     assert!(!mountpoint.is_mounted());
+}
+
+#[test]
+fn mount_under_an_umask_and_a_low_limit_of_descriptors_is_bound_by_neither() {
+    let (mountpoint, share) = (Mountpoint::new(), TempDir::new().unwrap());
+    let mut command = Command::new("env");
+    command.args(["--default-signal=INT,HUP", "sh", "-c"]);
+    command.args(["ulimit -Sn 256; umask 077; exec \"$@\"", "-"]);
+    command.args([env!("CARGO_BIN_EXE_stratafs"), "mount"]).arg(share.path());
+    command.arg(mountpoint.path()).env_remove("RUST_LOG");
+    let (server, line) = Foreground::of(&mut command);
+    assert!(line.contains("is mounted on"), "{line}");
+    let of =
+        |what: &str| fs::read_to_string(format!("/proc/{}/{what}", server.child.id())).unwrap();
+    assert!(of("status").contains("Umask:\t0000"));
+    let limits = of("limits");
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    let [soft, hard] = [0, 1].map(|at| line.split_whitespace().nth(at).unwrap().parse::<u64>());
+    let (soft, hard) = (soft.unwrap(), hard.unwrap_or(u64::MAX));
+    assert!(soft == hard || soft >= 1_000_000, "{line}");
+    let script = "umask 0; cd \"$1\" && : > file && mkdir dir && mkfifo fifo";
+    let made = Command::new("sh").args(["-c", script, "-"]).arg(mountpoint.path()).status();
+    assert!(made.unwrap().success());
+    for (name, mode) in [("file", 0o666), ("dir", 0o777), ("fifo", 0o666)] {
+        let path = mountpoint.path().join(name);
+        assert_eq!(fs::metadata(path).unwrap().mode() & 0o7777, mode, "{name}");
+    }
+    server.signal("TERM");
+    assert_eq!(server.end().0.code(), Some(0));
+}
+
+#[test]
+fn mount_that_gave_up_its_privilege_serves_the_data_of_host_files_itself() {
+    if !is_root() {
+        eprintln!("skipped: only root gives privilege up");
+        return;
+    }
+    let (mountpoint, share) = (Mountpoint::new(), TempDir::new().unwrap());
+    fs::write(share.path().join("file"), "content").unwrap();
+    let chown = Command::new("chown").args(["-R", "nobody"]).arg(share.path()).status();
+    assert!(chown.unwrap().success());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_stratafs"));
+    command.args(["--log-level", "debug", "mount", "-o", "setuid=nobody,allow_other"]);
+    let spec = format!("passthrough({}, ownership=virtual)", share.path().display());
+    let mut child =
+        command.arg(spec).arg(mountpoint.path()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let (mut said, mut told) = (0, Vec::new());
+    for line in lines.by_ref() {
+        said += usize::from(line.contains("without CAP_SYS_ADMIN"));
+        told.push(line);
+        if told.last().is_some_and(|line| line.contains("is mounted on")) {
+            break;
+        }
+    }
+    for _ in 0..2 {
+        assert_eq!(fs::read(mountpoint.path().join("file")).unwrap(), b"content");
+        fs::write(mountpoint.path().join("new"), "more").unwrap();
+        assert_eq!(fs::read(share.path().join("new")).unwrap(), b"more");
+    }
+    mountpoint.unmount();
+    let rest: Vec<_> = lines.collect();
+    said += rest.iter().filter(|line| line.contains("CAP_SYS_ADMIN")).count();
+    assert_eq!(said, 1, "{told:?} {rest:?}");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
 #[test]

@@ -135,6 +135,12 @@ pub fn descriptor_limit() -> io::Result<u64> {
     Ok(limit.rlim_cur)
 }
 
+/// Sets the umask of the whole process; what it was.
+pub fn set_umask(mask: u32) -> u32 {
+    // SAFETY: the call takes an integer and cannot fail.
+    unsafe { libc::umask(mask) }
+}
+
 /// Whether the filesystem of the open `file` does direct I/O: O_DIRECT is set for a moment, so `file`
 /// must be nobody else's yet.
 #[must_use]

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -36,6 +37,11 @@ impl Program {
     fn serving(spec: &str, socket: &Path, more: &[&str]) -> Self {
         let mut command = command(&["serve", spec]);
         command.arg("--socket-path").arg(socket).args(more).stderr(Stdio::piped());
+        Self::of(&mut command, socket)
+    }
+
+    /// Starts this command, which serves at `socket`.
+    fn of(command: &mut Command, socket: &Path) -> Self {
         let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let first = lines.next().unwrap().unwrap();
@@ -89,6 +95,27 @@ fn sigterm_with_a_vmm_connected_ends_it_with_0_and_removes_the_socket() {
     program.signal("-TERM");
     assert_eq!(program.wait().code(), Some(0));
     assert!(!program.socket.exists());
+}
+
+#[test]
+fn serve_under_an_umask_and_a_low_limit_of_descriptors_is_bound_by_neither() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("s");
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -Sn 256; umask 027; exec \"$@\"", "-"]);
+    command.args([env!("CARGO_BIN_EXE_stratafs"), "serve", "mem()", "--socket-path"]);
+    command.arg(&socket).env_remove("RUST_LOG").env_remove("NOTIFY_SOCKET");
+    let program = Program::of(command.stderr(Stdio::piped()), &socket);
+    let of =
+        |what: &str| fs::read_to_string(format!("/proc/{}/{what}", program.child.id())).unwrap();
+    assert!(of("status").contains("Umask:\t0000"));
+    let limits = of("limits");
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    let [soft, hard] = [0, 1].map(|at| line.split_whitespace().nth(at).unwrap().parse::<u64>());
+    let (soft, hard) = (soft.unwrap(), hard.unwrap_or(u64::MAX));
+    assert!(soft == hard || soft >= 1_000_000, "{line}");
+    // The socket lets its owner in and nobody else, all the same.
+    assert_eq!(fs::metadata(&socket).unwrap().mode() & 0o777, 0o600);
 }
 
 #[test]
