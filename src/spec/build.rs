@@ -167,6 +167,9 @@ fn passthrough_builder(
     if let Some(path) = node.path("root_dir") {
         builder = builder.root_dir(path);
     }
+    if let Some(path) = node.path("extra_root") {
+        builder = builder.extra_root(path);
+    }
     if node.get("xattr").is_some() {
         builder = builder.xattr(node.flag("xattr"));
     }

@@ -268,6 +268,11 @@ const PASSTHROUGH: Backend = Backend {
         &[
             Key::new("root_dir", Kind::Path, "the directory").required(),
             Key::new(
+                "extra_root",
+                Kind::Path,
+                "a second directory on the same mount, outside of what is served: an overlay's work",
+            ),
+            Key::new(
                 "ownership",
                 Kind::Choice(&["virtual", "host", "squash"]),
                 "where owners and modes are kept: in an xattr, in the host's inode, or nowhere",

@@ -114,7 +114,12 @@ fn writable(
         SpecError::Arguments(Box::new(report))
     };
     let is_host = upper.backend.name == "passthrough";
-    let Some(work) = node.path("work") else {
+    let beside = if is_host { upper.path("extra_root") } else { None };
+    if node.path("work").is_some() && beside.is_some() {
+        let problem = "`work` is set, and `extra_root` of `upper`, which means the same";
+        return Err(wrong(problem, "keep one of the two"));
+    }
+    let Some(work) = node.path("work").or(beside) else {
         if is_host {
             let problem = "`upper` is a directory of the host, and `work` is not set";
             let next = "add work=DIR, an empty directory beside it, on the same filesystem";

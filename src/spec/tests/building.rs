@@ -128,11 +128,12 @@ fn build_at_the_depth_limit_answers_through_every_layer() {
 #[test]
 fn build_of_a_host_directory_takes_every_key() {
     let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("extra")).unwrap();
     let path = directory.path().display();
     let filesystem = built(&format!(
         "passthrough({path}, ownership=virtual, readonly, exclusive, cache=auto, \
          entry_timeout=5, attr_timeout=6, negative_timeout=7, default_uid=5, default_gid=6, \
-         fd_budget=100, max_handles=1k, open=stateless, xattr=false, follow_root, writeback=no, \
+         fd_budget=100, max_handles=1k, extra_root={path}/extra, open=stateless, xattr=false, follow_root, writeback=no, \
          uid_map=map:0:1000:1, uid_map=forbid-guest:1:9, gid_map=\"squash-host:0:7:1000\")"
     ));
     assert!(filesystem.features().bears(Behaviours::NO_OPEN | Behaviours::READ_ONLY));
@@ -245,19 +246,24 @@ fn build_of_an_overlay_on_the_host_writes_to_upper_alone() {
     }
     std::fs::write(dir.path().join("lower/f"), "lower").unwrap();
     let at = |name: &str| dir.path().join(name).display().to_string();
-    let text = format!(
-        "overlay(lower={}, upper={}, work={}, userxattr, volatile, cache=always)",
-        at("lower"),
-        at("upper"),
-        at("work")
-    );
-    let fs = built(&text);
-    let cx = Context::internal();
-    fs.unlink(&cx, NodeId::ROOT, Name::new(b"f").unwrap()).unwrap();
-    assert_eq!(std::fs::read(dir.path().join("lower/f")).unwrap(), b"lower");
-    let whiteout = std::fs::symlink_metadata(dir.path().join("upper/f")).unwrap();
-    assert_eq!(std::os::unix::fs::MetadataExt::rdev(&whiteout), 0);
-    assert!(dir.path().join("work/work/incompat/volatile").is_dir());
+    let (lower, upper, work) = (at("lower"), at("upper"), at("work"));
+    for writable in [
+        format!("upper={upper}, work={work}"),
+        format!("upper=passthrough({upper}, extra_root={work})"),
+    ] {
+        let text = format!("overlay(lower={lower}, {writable}, userxattr, volatile, cache=always)");
+        let fs = built(&text);
+        let cx = Context::internal();
+        fs.unlink(&cx, NodeId::ROOT, Name::new(b"f").unwrap()).unwrap();
+        assert_eq!(std::fs::read(dir.path().join("lower/f")).unwrap(), b"lower");
+        let whiteout = std::fs::symlink_metadata(dir.path().join("upper/f")).unwrap();
+        assert_eq!(std::os::unix::fs::MetadataExt::rdev(&whiteout), 0);
+        assert!(dir.path().join("work/work/incompat/volatile").is_dir());
+        drop(fs);
+        // A volatile one is not mounted again.
+        std::fs::remove_dir_all(dir.path().join("work/work")).unwrap();
+        std::fs::remove_file(dir.path().join("upper/f")).unwrap();
+    }
 }
 
 #[test]
@@ -266,6 +272,7 @@ fn build_of_an_overlay_whose_upper_and_work_do_not_fit_says_what_to_do() {
         ("overlay(lower=/, upper=/tmp)", "`work` is not set"),
         ("overlay(lower=mem(), upper=mem(), work=/tmp)", "no directory of the host"),
         ("overlay(lower=mem(), work=/tmp)", "`upper` is not"),
+        ("overlay(lower=/, upper=passthrough(/tmp, extra_root=/var), work=/var)", "keep one"),
         ("overlay()", "no layer"),
     ] {
         let error = error_of(text).to_string();
