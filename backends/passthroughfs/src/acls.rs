@@ -162,7 +162,7 @@ impl PassthroughFs {
         {
             log::error!("passthrough: an ACL was set and its mode was not: {errno}");
         }
-        changed
+        changed.map(drop)
     }
 
     /// Writes an ACL where it is kept, or takes it away.

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use stratafs_core::attr::{S_ISGID, S_ISUID};
 use stratafs_core::{Attr, Errno, FileType, HandleId, NodeId, Result, SetAttr, StatFs};
-use stratafs_sys::{at, file, stat};
+use stratafs_sys::stat::{self, Stat};
+use stratafs_sys::{at, file};
 
 use crate::PassthroughFs;
 use crate::builder::Ownership;
@@ -60,15 +61,16 @@ impl PassthroughFs {
         } else if set.size.is_some() {
             self.drop_capabilities(fd.as_fd())?;
         }
-        let fd = if set.uid.is_some() || set.gid.is_some() || set.mode.is_some() {
+        let (fd, mut now) = if set.uid.is_some() || set.gid.is_some() || set.mode.is_some() {
             self.set_owner_and_mode(&node, fd, set)?
         } else {
-            fd
+            (fd, None)
         };
         if set.atime.is_some() || set.mtime.is_some() {
             self.proc.set_times(fd.as_fd(), set.atime, set.mtime)?;
+            now = None;
         }
-        let stat = stat::of(fd.as_fd())?;
+        let stat = now.map_or_else(|| stat::of(fd.as_fd()), Ok)?;
         self.attr(&node, &stat)
     }
 
@@ -90,32 +92,33 @@ impl PassthroughFs {
     }
 
     /// Sets owner, group and mode; gives the descriptor of the object, which is another's for a
-    /// symlink that became a file.
+    /// symlink that became a file, and what it is now where that is known.
     fn set_owner_and_mode(
         &self,
         node: &Arc<Node>,
         fd: Arc<OwnedFd>,
         set: &SetAttr,
-    ) -> Result<Arc<OwnedFd>> {
+    ) -> Result<(Arc<OwnedFd>, Option<Stat>)> {
         let outcome = match self.options.ownership {
             Ownership::Virtual => match node.host() {
                 FileType::Regular | FileType::Directory => {
-                    self.set_record(node, fd.as_fd(), set).map(|()| fd)
+                    self.set_record(node, fd.as_fd(), set).map(|now| (fd, now))
                 }
-                FileType::Symlink => self.own_symlink(node, fd, set),
+                FileType::Symlink => self.own_symlink(node, fd, set).map(|fd| (fd, None)),
                 // A device, FIFO or socket that the host made: it has no place for a record.
                 _ => Err(Errno::EPERM),
             },
-            Ownership::Host => self.set_for_real(fd.as_fd(), set).map(|()| fd),
-            Ownership::Squash => self.set_squashed(node, fd.as_fd(), set).map(|()| fd),
+            Ownership::Host => self.set_for_real(fd.as_fd(), set).map(|()| (fd, None)),
+            Ownership::Squash => self.set_squashed(node, fd.as_fd(), set).map(|()| (fd, None)),
         };
         node.state.lock().changed();
         outcome
     }
 
-    fn set_record(&self, node: &Node, fd: BorrowedFd<'_>, set: &SetAttr) -> Result<()> {
+    /// What the object is then is known, unless capabilities were looked for.
+    fn set_record(&self, node: &Node, fd: BorrowedFd<'_>, set: &SetAttr) -> Result<Option<Stat>> {
         let chown = set.uid.is_some() || set.gid.is_some();
-        self.update_record(node, fd, |record| {
+        let now = self.update_record(node, fd, |record| {
             record.uid = set.uid.unwrap_or(record.uid);
             record.gid = set.gid.unwrap_or(record.gid);
             if chown && !node.is_dir() {
@@ -123,7 +126,11 @@ impl PassthroughFs {
             }
             record.mode = set.mode.map_or(record.mode, |mode| mode & 0o7777);
         })?;
-        if chown && node.host() == FileType::Regular { self.drop_capabilities(fd) } else { Ok(()) }
+        if chown && node.host() == FileType::Regular {
+            self.drop_capabilities(fd)?;
+            return Ok(None);
+        }
+        Ok(Some(now))
     }
 
     fn set_for_real(&self, fd: BorrowedFd<'_>, set: &SetAttr) -> Result<()> {

@@ -40,7 +40,7 @@ pub(crate) struct Wanted {
     pub(crate) mode: u32,
     pub(crate) device: (u32, u32),
     /// Whether the host gives it the group of its directory by itself.
-    inherits: bool,
+    pub(crate) inherits: bool,
     /// Whether its directory has a default ACL, which the host heeds by itself under host ownership.
     under_acl: bool,
     /// What it gets from that one here.
@@ -480,9 +480,8 @@ impl PassthroughFs {
         self.workable(&parent, &dir, || Ok(self.proc.link(fd.as_fd(), dir.as_fd(), name)?))?;
         node.count(1);
         self.place(&node, &parent, name);
-        let attr =
-            stat::of(fd.as_fd()).map_err(Errno::from).and_then(|stat| self.attr(&node, &stat));
-        match attr {
+        // Its ctime is a new one, so that a record kept with the old one says nothing.
+        match self.attr_by(&node, fd.as_fd()) {
             Ok(attr) => Ok(self.entry(&node, attr)),
             Err(errno) => {
                 self.forget_node(&node, 1);

@@ -224,12 +224,13 @@ impl PassthroughFs {
 
     /// Changes the record of what `fd` holds, made from what is shown of it where there is none.
     /// Two changes of one object never lose one another: the node's `update` lock is held meanwhile.
+    /// Gives what the host says of the object then.
     pub(crate) fn update_record(
         &self,
         node: &Node,
         fd: BorrowedFd<'_>,
         change: impl FnOnce(&mut Record),
-    ) -> Result<()> {
+    ) -> Result<Stat> {
         let _updating = node.update.lock();
         let stat = stat::of(fd)?;
         let cached = node.state.lock().record;
@@ -241,7 +242,8 @@ impl PassthroughFs {
         let kept = record;
         change(&mut record);
         if before.is_some() && record == kept {
-            return self.touch(fd);
+            self.touch(fd)?;
+            return Ok(stat::of(fd)?);
         }
         self.proc.set_xattr(fd, RECORD, record.text().as_bytes(), 0)?;
         if node.host() == FileType::Regular && stat.mode & (S_ISUID | S_ISGID) != 0 {
@@ -251,7 +253,7 @@ impl PassthroughFs {
         let now = stat::of(fd)?;
         self.remember(node, &now, Some(record), true);
         node.state.lock().changed();
-        Ok(())
+        Ok(now)
     }
 
     /// The record that would show an object without one as it is shown.

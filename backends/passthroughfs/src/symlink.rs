@@ -17,6 +17,7 @@ use stratafs_sys::{openat, xattr};
 
 use crate::PassthroughFs;
 use crate::builder::Ownership;
+use crate::create::Wanted;
 use crate::node::{Node, Place};
 use crate::prepared::Prepared;
 use crate::record::{RECORD, Record};
@@ -50,22 +51,30 @@ impl PassthroughFs {
             return Ok(self.entry(&node, attr));
         }
         self.workable(&parent, &dir, || Ok(at::make_symlink(target, dir.as_fd(), name)?))?;
-        if self.options.ownership == Ownership::Host {
-            let pin = self.with_room(|| openat::pin_child(dir.as_fd(), name))?;
-            let stat = stat::of(pin.as_fd())?;
-            if stat.mode & libc::S_IFMT == libc::S_IFLNK && stat.uid == self.server.0 {
-                let uid = self.options.uid_map.to_host(wanted.uid)?;
-                let gid = self.options.gid_map.to_host(wanted.gid)?;
-                if (uid, gid) != (stat.uid, stat.gid)
-                    && let Err(error) = at::set_owner(pin.as_fd(), Some(uid), Some(gid))
-                {
-                    let _ = at::remove_file(dir.as_fd(), name);
-                    return Err(error.into());
-                }
-            }
+        let pin = Arc::new(self.with_room(|| openat::pin_child(dir.as_fd(), name))?);
+        if self.options.ownership == Ownership::Host
+            && let Err(errno) = self.own_new_symlink(&pin, &wanted)
+        {
+            let _ = at::remove_file(dir.as_fd(), name);
+            return Err(errno);
         }
-        let (node, attr) = self.find(&parent, &dir, name)?;
+        let (node, attr) = self.find_pinned(&parent, name, &pin)?;
         Ok(self.entry(&node, attr))
+    }
+
+    /// Gives the symlink that `pin` holds its owner, if it is the one that was just made.
+    fn own_new_symlink(&self, pin: &OwnedFd, wanted: &Wanted) -> Result<()> {
+        let uid = self.options.uid_map.to_host(wanted.uid)?;
+        let gid = self.options.gid_map.to_host(wanted.gid)?;
+        if (uid, gid) == self.server && !wanted.inherits {
+            return Ok(());
+        }
+        let stat = stat::of(pin.as_fd())?;
+        let ours = stat.mode & libc::S_IFMT == libc::S_IFLNK && stat.uid == self.server.0;
+        if ours && (uid, gid) != (stat.uid, stat.gid) {
+            at::set_owner(pin.as_fd(), Some(uid), Some(gid))?;
+        }
+        Ok(())
     }
 
     /// The owner that a new file of the server shows without a record.

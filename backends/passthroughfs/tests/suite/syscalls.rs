@@ -4,7 +4,7 @@ use std::process::Command;
 
 use stratafs_core::{
     Behaviours, Context, Credentials, DynFileSystem, HandleId, Name, Negotiated, NodeId, OpenFlags,
-    Release, WriteFlags,
+    Release, RenameFlags, SetAttr, WriteFlags,
 };
 use stratafs_passthroughfs::Ownership;
 use stratafs_sys::buffer::{BufferSink, BufferSource};
@@ -15,7 +15,7 @@ const TEST: &str = "syscalls::requests_cost_no_more_system_calls_than_promised";
 const CHILD: &str = "STRATAFS_PASSTHROUGH_TEST_STRACE";
 
 /// A request under each ownership, and what it may cost: `(name, virtual, host)`.
-const TABLE: [(&str, usize, usize); 17] = [
+const TABLE: [(&str, usize, usize); 25] = [
     ("lookup, absent", 1, 1),
     // statx; and under virtual ownership a descriptor, its attributes and its record.
     ("lookup, cold", 4, 1),
@@ -34,7 +34,19 @@ const TABLE: [(&str, usize, usize); 17] = [
     // openat2, the record, statx; a file of root's needs no chown.
     ("create", 3, 2),
     ("create to write", 3, 2),
-    ("unlink", 3, 4),
+    // What a client knows must stay usable, so it is looked at before its name goes.
+    ("unlink", 2, 2),
+    ("unlink, unknown", 2, 2),
+    ("rename", 3, 3),
+    // The file that loses its name is pinned first.
+    ("rename over a file", 5, 5),
+    // mkdirat gives no descriptor of what it made.
+    ("mkdir", 4, 3),
+    ("rmdir", 2, 2),
+    ("symlink", 3, 3),
+    ("link", 3, 2),
+    // The record is read anew, for the link has moved ctime.
+    ("chmod", 4, 2),
     // Two reads of the directory; under virtual ownership a file may be a device by its record.
     ("readdir of 100", 102, 2),
     ("readdirplus of 100, warm", 102, 102),
@@ -69,6 +81,7 @@ fn requests(ownership: Ownership) {
         std::fs::write(share.host(&format!("dir/{number}")), b"").unwrap();
     }
     std::fs::write(share.host("file"), [0; 4096]).unwrap();
+    std::fs::write(share.host("never"), b"").unwrap();
     // Records that were changed a moment ago are read twice.
     std::thread::sleep(std::time::Duration::from_millis(50));
     let (fs, user) = (&share.fs, Credentials::new(0, 0));
@@ -129,6 +142,30 @@ fn requests(ownership: Ownership) {
         });
     }
     request("unlink", &mut || fs.unlink(&cx, NodeId::ROOT, name("file")).unwrap());
+    request("unlink, unknown", &mut || fs.unlink(&cx, NodeId::ROOT, name("never")).unwrap());
+    request("mkdir", &mut || {
+        fs.mkdir(&cx, NodeId::ROOT, name("made"), 0o755).unwrap();
+    });
+    let none = RenameFlags::empty();
+    let (from, to) = (name("new"), name("moved"));
+    request("rename", &mut || fs.rename(&cx, NodeId::ROOT, from, NodeId::ROOT, to, none).unwrap());
+    let over = name("warm");
+    request("rename over a file", &mut || {
+        fs.rename(&cx, NodeId::ROOT, to, NodeId::ROOT, over, none).unwrap();
+    });
+    request("rmdir", &mut || fs.rmdir(&cx, NodeId::ROOT, name("made")).unwrap());
+    request("symlink", &mut || {
+        fs.symlink(&cx, NodeId::ROOT, name("link"), b"t").unwrap();
+    });
+    let held = share.lookup(NodeId::ROOT, "warm").unwrap().node;
+    request("link", &mut || {
+        fs.link(&cx, held, NodeId::ROOT, name("second")).unwrap();
+    });
+    let mut set = SetAttr::new();
+    set.mode = Some(0o600);
+    request("chmod", &mut || {
+        fs.setattr(&cx, held, &set).unwrap();
+    });
     let dir = share.lookup(NodeId::ROOT, "dir").unwrap().node;
     let list = |plus: bool| {
         let handle = fs.opendir(&cx, dir, OpenFlags::READ_ONLY).unwrap().handle;
