@@ -1,5 +1,6 @@
 //! Users, and giving up root for good.
 
+use crate::capability::{self, Capabilities};
 use crate::check;
 use std::ffi::{CStr, CString};
 use std::io;
@@ -157,7 +158,7 @@ fn way_back(user: &User) -> io::Result<bool> {
     if [real, effective, saved] != [user.gid; 3] {
         return Ok(true);
     }
-    if permitted_capabilities()? != 0 {
+    if !capability::permitted()?.is_empty() {
         return Ok(true);
     }
     // SAFETY: meant to fail; if it does not, the caller ends the process.
@@ -168,42 +169,7 @@ fn way_back(user: &User) -> io::Result<bool> {
 /// kernel asks of the first one it still refuses.
 #[must_use]
 pub fn is_admin() -> bool {
-    /// `CAP_SYS_ADMIN` of linux/capability.h.
-    const SYS_ADMIN: u32 = 21;
-    capabilities().is_ok_and(|[effective, _]| effective >> SYS_ADMIN & 1 == 1)
-}
-
-/// The calling thread's permitted capabilities, one bit each.
-fn permitted_capabilities() -> io::Result<u64> {
-    capabilities().map(|[_, permitted]| permitted)
-}
-
-/// The calling thread's effective and permitted capabilities, one bit each.
-fn capabilities() -> io::Result<[u64; 2]> {
-    /// `struct __user_cap_header_struct` of linux/capability.h.
-    #[repr(C)]
-    struct Header {
-        version: u32,
-        pid: i32,
-    }
-    /// `struct __user_cap_data_struct` of linux/capability.h.
-    #[repr(C)]
-    #[derive(Clone, Copy)]
-    struct Data {
-        effective: u32,
-        permitted: u32,
-        inheritable: u32,
-    }
-    /// `_LINUX_CAPABILITY_VERSION_3`: two data structs, 64 bits.
-    const VERSION_3: u32 = 0x2008_0522;
-    let mut header = Header { version: VERSION_3, pid: 0 };
-    let mut data = [Data { effective: 0, permitted: 0, inheritable: 0 }; 2];
-    // SAFETY: the header and two data structs, as version 3 wants them, live through the call.
-    let result = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) };
-    check(result)?;
-    let [low, high] = data;
-    let join = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
-    Ok([join(low.effective, high.effective), join(low.permitted, high.permitted)])
+    capability::effective().is_ok_and(|has| has.contains(Capabilities::SYS_ADMIN))
 }
 
 #[cfg(test)]

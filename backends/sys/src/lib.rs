@@ -10,6 +10,8 @@
 //! |---|---|
 //! | [`at`] | changing directory entries, and objects pinned by descriptor |
 //! | [`buffer`] | file data between a buffer in memory and a descriptor |
+//! | [`calls`] | which calls a server makes once it serves |
+//! | [`capability`] | capabilities, and giving them up |
 //! | [`creds`] | users, and giving up root for good |
 //! | [`daemon`] | leaving the terminal |
 //! | [`dirent`] | reading directories |
@@ -21,13 +23,17 @@
 //! | [`handle`] | identities that outlive a mount |
 //! | [`interrupt`] | ending another thread's wait in the kernel |
 //! | [`io`] | positioned and vectored reads and writes, copies between files |
+//! | [`landlock`] | which directories a thread can open things below |
 //! | [`mount`] | mount(2), umount2(2), `/proc/self/mountinfo` |
+//! | [`namespace`] | namespaces, and another root directory |
 //! | [`openat`] | opening the child of a directory, and nothing outside it |
 //! | [`poll`] | waiting for several descriptors |
 //! | [`proc`] | what an O_PATH descriptor pins, through `/proc/self/fd` |
+//! | [`process`] | a copy of this process, its end, and what ties it to its parent |
 //! | [`signal`] | SIGINT, SIGTERM and SIGHUP as a descriptor |
 //! | [`socket`] | sockets that another process handed on |
 //! | [`stat`] | attributes of objects and filesystems |
+//! | [`tree`] | mounts that are nowhere yet |
 //! | [`watcher`] | a process that unmounts when the server is gone |
 //! | [`xattr`] | extended attributes by descriptor |
 //!
@@ -35,6 +41,8 @@
 
 pub mod at;
 pub mod buffer;
+pub mod calls;
+pub mod capability;
 pub mod creds;
 pub mod daemon;
 pub mod dirent;
@@ -47,13 +55,17 @@ pub mod guest;
 pub mod handle;
 pub mod interrupt;
 pub mod io;
+pub mod landlock;
 pub mod mount;
+pub mod namespace;
 pub mod openat;
 pub mod poll;
 pub mod proc;
+pub mod process;
 pub mod signal;
 pub mod socket;
 pub mod stat;
+pub mod tree;
 pub mod watcher;
 pub mod xattr;
 

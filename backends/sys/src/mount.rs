@@ -64,6 +64,18 @@ pub fn mount(
     Ok(())
 }
 
+/// Lets no change of mounts in this namespace reach another one; theirs still come here
+/// (`MS_SLAVE`).
+///
+/// # Errors
+/// `EPERM`: no privilege (`CAP_SYS_ADMIN`).
+pub fn keep_changes_here() -> io::Result<()> {
+    let flags = libc::MS_REC | libc::MS_SLAVE;
+    let none = std::ptr::null();
+    // SAFETY: the target is a NUL-terminated string; the others may be null for this change.
+    check(unsafe { libc::mount(none, c"/".as_ptr(), none, flags, std::ptr::null()) }).map(drop)
+}
+
 /// Detaches the topmost mount at `target`: nobody finds it from now on, and it is gone when its
 /// last user is (`MNT_DETACH`). A symbolic link is not followed (`UMOUNT_NOFOLLOW`).
 ///

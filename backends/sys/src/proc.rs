@@ -33,6 +33,14 @@ impl Link {
     }
 }
 
+/// Set once `/proc` is the working directory and not where its name says.
+static IS_WORKING_DIRECTORY: AtomicBool = AtomicBool::new(false);
+
+/// What leads to `/proc` in a path.
+pub(crate) fn prefix() -> &'static str {
+    if IS_WORKING_DIRECTORY.load(Ordering::Relaxed) { "" } else { "/proc/" }
+}
+
 /// Set once linkat with AT_EMPTY_PATH was refused where the other way worked: a kernel before 6.10
 /// without CAP_DAC_READ_SEARCH.
 static NO_EMPTY_LINK: AtomicBool = AtomicBool::new(false);
@@ -49,6 +57,17 @@ impl Proc {
             return Err(io::Error::from_raw_os_error(libc::ENODEV));
         }
         Ok(Self(fd))
+    }
+
+    /// Makes `/proc` the working directory of this process and finds links by it from now on: for
+    /// one whose root directory is about to hold it no longer, or does not any more.
+    ///
+    /// # Errors
+    /// None is known.
+    pub fn enter(&self) -> io::Result<()> {
+        crate::namespace::change_directory(self.0.as_fd())?;
+        IS_WORKING_DIRECTORY.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Opens the object that `file` pins, with the open(2) flags `flags`.

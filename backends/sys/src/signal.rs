@@ -45,6 +45,22 @@ impl Termination {
         Ok(Self(event))
     }
 
+    /// For a process that [`fork`](crate::process::fork) has just made of one that had it installed:
+    /// a descriptor of its own, for the one that it inherited is its parent's too. A signal that
+    /// came before is not lost.
+    ///
+    /// # Errors
+    /// As [`install`](Self::install).
+    pub fn install_in_child() -> io::Result<Self> {
+        // For as long as the handler may write to it, which is for ever.
+        let event: &'static EventFd = Box::leak(Box::new(EventFd::new()?));
+        EVENT.store(event.as_fd().as_raw_fd(), Ordering::SeqCst);
+        if RECEIVED.load(Ordering::SeqCst) != 0 {
+            event.signal();
+        }
+        Ok(Self(event))
+    }
+
     /// The signal that came first, if one did.
     #[must_use]
     pub fn received(self) -> Option<i32> {

@@ -4,7 +4,7 @@
 //! path relative to a descriptor, so `self/fd/N` below a descriptor of `/proc` will do; before it
 //! the same link is named from the root.
 
-use crate::proc::Link;
+use crate::proc::{Link, prefix};
 use crate::{check, with_name};
 use std::ffi::CStr;
 use std::io;
@@ -139,7 +139,7 @@ pub(crate) fn get_behind(
             answer => return answer,
         }
     }
-    let link = Link::new("/proc/", file);
+    let link = Link::new(prefix(), file);
     // SAFETY: both strings are NUL-terminated; pointer and length describe `value`; all live
     // through the call.
     let n = check(unsafe {
@@ -180,7 +180,7 @@ pub(crate) fn set_behind(
             .map(drop)
         },
         || {
-            let link = Link::new("/proc/", file);
+            let link = Link::new(prefix(), file);
             // SAFETY: both strings are NUL-terminated; pointer and length describe `value`; all
             // live through the call.
             check(unsafe {
@@ -225,7 +225,7 @@ pub(crate) fn list_behind(
             answer => return size(answer?),
         }
     }
-    let link = Link::new("/proc/", file);
+    let link = Link::new(prefix(), file);
     // SAFETY: the path is NUL-terminated; pointer and length describe `names`; both live through
     // the call.
     let n = check(unsafe {
@@ -255,7 +255,7 @@ pub(crate) fn remove_behind(
             .map(drop)
         },
         || {
-            let link = Link::new("/proc/", file);
+            let link = Link::new(prefix(), file);
             // SAFETY: both strings are NUL-terminated and live through the call.
             check(unsafe { libc::removexattr(link.as_c_str().as_ptr(), name.as_ptr()) }).map(drop)
         },
