@@ -19,6 +19,8 @@ use super::tables::Backend;
 pub(super) struct Surroundings {
     /// Owner and group of a root directory that a backend makes.
     pub(super) root_owner: (u32, u32),
+    /// The user and group that will serve it, where they are not those of this process.
+    pub(super) server: Option<(u32, u32)>,
 }
 
 /// Builds the filesystem that a node describes.
@@ -158,12 +160,14 @@ fn passthrough_builder(
 ) -> Result<PassthroughBuilder, SpecError> {
     let (uid, gid) = surroundings.root_owner;
     let mut builder = PassthroughFs::builder()
-        .serve_as(uid, gid)
         .readonly(node.flag("readonly"))
         .exclusive(node.flag("exclusive"))
         .posix_acl(node.flag("posix_acl"))
         .follow_root(node.flag("follow_root"))
         .writeback(node.flag("writeback"));
+    if let Some((uid, gid)) = surroundings.server {
+        builder = builder.serve_as(uid, gid);
+    }
     if let Some(path) = node.path("root_dir") {
         builder = builder.root_dir(path);
     }

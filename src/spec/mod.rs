@@ -133,17 +133,18 @@ impl Composition {
     /// * [`SpecError::NotBuilt`]: this version cannot build a backend that the composition names.
     /// * [`SpecError::Build`]: a backend refused its settings or could not be brought up.
     pub fn build(&self) -> Result<Arc<dyn DynFileSystem>, SpecError> {
-        self.build_for(0, 0)
+        build::build(&self.root, &Surroundings { root_owner: (0, 0), server: None })
     }
 
-    /// Builds the filesystem like [`Self::build`], for a user and group that shall own the root
-    /// directories that backends make, unless the text names others. `0:0` is right for a guest's
-    /// filesystem; a mount on this host belongs to whoever mounts it.
+    /// Builds the filesystem like [`Self::build`], for a user and group that will serve it and shall
+    /// own the root directories that backends make, unless the text names others. A guest's
+    /// filesystem belongs to its root; a mount on this host to whoever mounts it.
     ///
     /// # Errors
     /// As [`Self::build`].
     pub fn build_for(&self, uid: u32, gid: u32) -> Result<Arc<dyn DynFileSystem>, SpecError> {
-        build::build(&self.root, &Surroundings { root_owner: (uid, gid) })
+        let (root_owner, server) = ((uid, gid), Some((uid, gid)));
+        build::build(&self.root, &Surroundings { root_owner, server })
     }
 
     /// Builds the overlay that this composition is, to be looked at: its layers are not changed, and
@@ -153,6 +154,6 @@ impl Composition {
     /// * [`SpecError::Arguments`]: it is no overlay.
     /// * Others as of [`Self::build`].
     pub fn inspect(&self) -> Result<Inspection, SpecError> {
-        build::overlay::inspect(&self.root, &Surroundings { root_owner: (0, 0) })
+        build::overlay::inspect(&self.root, &Surroundings { root_owner: (0, 0), server: None })
     }
 }
