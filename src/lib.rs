@@ -5,6 +5,8 @@
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod protocol;
+#[cfg(feature = "cli")]
+pub mod sandbox;
 pub mod spec;
 #[cfg(any(feature = "fuse", feature = "vhost-user"))]
 pub mod transport;

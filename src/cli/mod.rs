@@ -11,7 +11,7 @@
 //! | `explain` | `stratafs explain`: which layer of an overlay shows what |
 //! | `check` | `stratafs check`: whether a writable layer is well-formed |
 //! | `json` | values as JSON |
-//! | `logging` | `--log-level` and `RUST_LOG` |
+//! | `logging` | `--log-level`, `RUST_LOG` and `--syslog` |
 //!
 //! Exit codes: 0 all went well, 1 it could not be done, 2 it was asked for wrongly (usage, spec,
 //! options). Every error is one paragraph on the standard error.
@@ -95,6 +95,16 @@ enum Command {
     Check(check::Check),
 }
 
+impl Command {
+    fn logs_to(&self) -> logging::Place {
+        match self {
+            #[cfg(feature = "vhost-user")]
+            Self::Serve(serve) if serve.syslog => logging::Place::Syslog,
+            _ => logging::Place::StandardError,
+        }
+    }
+}
+
 /// A request that cannot be right whatever the host is like: exit code 2.
 #[derive(Debug)]
 struct Misuse(String);
@@ -114,7 +124,7 @@ pub fn run() -> ExitCode {
         return code;
     }
     let cli = Cli::parse();
-    logging::init(cli.log_level);
+    logging::init(cli.log_level, cli.command.logs_to());
     let done = match &cli.command {
         #[cfg(feature = "fuse")]
         Command::Mount(mount) => mount.run(cli.log_level),

@@ -73,7 +73,7 @@ fn run() -> ExitCode {
             return if error.use_stderr() { MOUNT_USAGE.into() } else { ExitCode::SUCCESS };
         }
     };
-    super::logging::init(None);
+    super::logging::init(None, super::logging::Place::StandardError);
     let mount = Mount::in_silence(helper.spec, helper.mountpoint, helper.options);
     let done = if helper.fake { mount.check().map(|()| 0) } else { mount.run(None) };
     mount_code(super::told(done)).into()

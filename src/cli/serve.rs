@@ -1,16 +1,22 @@
 //! `stratafs serve`: a spec as a share for virtual machines.
 
+mod needs;
+
 use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 
+use self::needs::Needs;
 use super::{Misuse, say};
+use crate::sandbox::{self, Action, Begun, Inside, Mode, Sandbox};
 use crate::spec::Composition;
+use crate::transport;
+use crate::transport::service::{self, Manager};
+use crate::transport::vhost_user::config::default_queues;
 use crate::transport::vhost_user::{Ended, Listener, Server, Share, Tag, socket};
-use crate::transport::{self, service};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -24,7 +30,11 @@ Examples:
       stratafs serve 'mem(capacity=1GiB)' --socket-path /run/a.sock --socket-path /run/b.sock
 
 When a VMM goes away the server waits for the next one. It ends with Ctrl-C or SIGTERM, after
-what is under way is answered; a socket that a killed server left is taken over.";
+what is under way is answered; a socket that a killed server left is taken over.
+
+The server goes into a sandbox: it sees the directories of the spec and nothing else of the
+host, has no capability that the spec does not need, and is killed if it makes a system call
+that serving does not take. --log-level info says what of that this host allows.";
 
 /// Serve a spec to virtual machines over virtio-fs (vhost-user)
 ///
@@ -74,9 +84,60 @@ pub(super) struct Serve {
     #[arg(long)]
     readonly: bool,
 
+    /// How the server is kept from the host's files
+    #[arg(long, value_enum, value_name = "HOW", default_value_t)]
+    sandbox: SandboxMode,
+
+    /// Fail where the sandbox cannot be had, rather than warn
+    #[arg(long)]
+    require_sandbox: bool,
+
+    /// What becomes of the server if it makes a system call that serving does not take
+    #[arg(long, value_enum, value_name = "ACTION", default_value_t)]
+    seccomp: SeccompAction,
+
+    /// Log to syslog instead of the standard error
+    #[arg(long)]
+    pub(super) syslog: bool,
+
     /// Print what this server can do, for the managers of virtual machines, and exit
     #[arg(long)]
     print_capabilities: bool,
+}
+
+/// `--sandbox`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum SandboxMode {
+    /// Namespaces of its own, with nothing in them but what is served
+    #[default]
+    Namespace,
+    /// An empty root directory; it takes root
+    Chroot,
+    /// Not at all
+    None,
+}
+
+/// `--seccomp`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum SeccompAction {
+    /// It is killed
+    #[default]
+    Kill,
+    /// The kernel logs it
+    Log,
+    /// SIGSYS is sent to it
+    Trap,
+    /// Nothing
+    None,
+}
+
+/// What the server's process works with.
+struct Serving {
+    wait: Box<dyn Fn(&Server) -> Ended>,
+    manager: Manager,
+    composition: Composition,
+    queues: usize,
+    tag: Option<Tag>,
 }
 
 /// As the vhost-user specification has it for "Backend program conventions".
@@ -95,49 +156,119 @@ impl Serve {
         let tag = self.tag.as_ref().map(Tag::new).transpose().map_err(|error| {
             Misuse(format!("cannot use the tag: {error}\n  choose a shorter one"))
         })?;
+        if self.require_sandbox && self.sandbox == SandboxMode::None {
+            bail!(Misuse("--require-sandbox and --sandbox=none exclude each other".to_owned()));
+        }
         let composition = Composition::parse(spec)?;
         // Before the socket is there: from then on a signal must remove it.
         let termination = transport::catch_signals().context("cannot catch signals")?;
         let limit = service::raise_descriptor_limit(self.rlimit_nofile)
             .context("cannot raise the limit of open files")?;
         log::debug!("up to {limit} descriptors may be open");
-        // The sockets are made under the umask, and the filesystem without one. It is built after the
-        // limit was raised, too: it divides what it finds.
-        let listeners = self.listeners()?;
+        // What tells how many there are is not to be seen from within.
+        let queues = self.num_request_queues.map_or_else(default_queues, usize::from);
+        let manager = Manager::find().unwrap_or_else(|error| {
+            log::warn!("NOTIFY_SOCKET: {error}");
+            Manager::default()
+        });
+        let sandbox = self.sandbox(&composition);
+        if !sandbox.is_complete() {
+            // It fails, and says why in words of its own.
+            composition.build()?;
+        }
+        let mut listeners = self.listeners()?;
+        match sandbox.begin()? {
+            Begun::Outside(outside) => {
+                let on_ready = || self.tell_ready(&composition, &manager);
+                // It told who is to be told when it was ready; an error now says no more than one
+                // then.
+                let on_end = || drop(manager.tell_stopping());
+                let ended = outside.wait(termination, on_ready, on_end);
+                drop(listeners);
+                Ok(ended?)
+            }
+            Begun::Inside(inside) => {
+                let termination = if inside.is_alone() {
+                    termination
+                } else {
+                    listeners.iter_mut().for_each(Listener::leave_file);
+                    transport::catch_signals_in_child().context("cannot catch signals")?
+                };
+                let wait = Box::new(move |server: &Server| server.wait_or(termination));
+                let serving = Serving { wait, manager, composition, queues, tag };
+                self.serve(inside, listeners, &serving)
+            }
+        }
+    }
+
+    /// The server's process.
+    fn serve(&self, mut inside: Inside, listeners: Vec<Listener>, serving: &Serving) -> Result<u8> {
+        let Serving { wait, manager, composition, queues, tag } = serving;
+        // The sockets were made under the umask, and the filesystem is without one.
         service::clear_umask();
         let filesystem = composition.build()?;
+        inside.confine()?;
         let mut servers = Vec::new();
         for listener in listeners {
-            let mut share =
-                Share::builder(filesystem.clone()).readonly(self.readonly).once(self.once);
-            if let Some(queues) = self.num_request_queues {
-                share = share.request_queues(queues.into());
-            }
+            let mut share = Share::builder(filesystem.clone())
+                .readonly(self.readonly)
+                .once(self.once)
+                .request_queues(*queues);
             if let Some(threads) = self.thread_pool_size {
                 share = share.pool_threads(threads.into());
             }
-            if let Some(tag) = &tag {
+            if let Some(tag) = tag {
                 share = share.tag(tag.clone());
             }
             servers.push(share.serve(listener)?);
         }
-        say(&format!("{composition} is served at {}", self.places()));
-        if let Err(error) = service::tell_ready() {
-            log::warn!("telling NOTIFY_SOCKET that the server is ready: {error}");
+        if inside.is_alone() {
+            self.tell_ready(composition, manager);
+        } else {
+            inside.ready();
         }
         for server in &servers {
-            if let Ended::Signal(signal) = server.wait_or(termination) {
+            if let Ended::Signal(signal) = wait(server) {
                 log::info!("ending on signal {signal}");
                 break;
             }
         }
-        // It told who is to be told when it was ready; an error now says no more than one then.
-        let _ = service::tell_stopping();
+        if inside.is_alone() {
+            let _ = manager.tell_stopping();
+        }
         let stuck = servers.into_iter().map(Server::stop).filter(|is_over| !is_over).count();
         if stuck > 0 {
             bail!("cannot end in order: the filesystem is stuck in a request");
         }
         Ok(0)
+    }
+
+    fn tell_ready(&self, composition: &Composition, manager: &Manager) {
+        say(&format!("{composition} is served at {}", self.places()));
+        if let Err(error) = manager.tell_ready() {
+            log::warn!("telling NOTIFY_SOCKET that the server is ready: {error}");
+        }
+    }
+
+    fn sandbox(&self, composition: &Composition) -> Sandbox {
+        let mode = match self.sandbox {
+            SandboxMode::Namespace => Mode::Namespace,
+            SandboxMode::Chroot => Mode::Chroot,
+            SandboxMode::None => Mode::None,
+        };
+        let action = match self.seccomp {
+            SeccompAction::Kill => Action::Kill,
+            SeccompAction::Log => Action::Log,
+            SeccompAction::Trap => Action::Trap,
+            SeccompAction::None => Action::None,
+        };
+        let needs = Needs::of(composition.root(), sandbox::is_root());
+        let sandbox = Sandbox::new()
+            .mode(mode)
+            .required(self.require_sandbox)
+            .seccomp(action)
+            .privileges(needs.privileges);
+        needs.trees.into_iter().fold(sandbox, Sandbox::tree)
     }
 
     fn listeners(&self) -> Result<Vec<Listener>> {

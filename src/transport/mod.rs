@@ -23,3 +23,12 @@ use stratafs_sys::signal::Termination;
 pub fn catch_signals() -> io::Result<Termination> {
     Termination::install()
 }
+
+/// The same for a process that was just forked from one that had called [`catch_signals`]: what it
+/// inherited is the other's too.
+///
+/// # Errors
+/// As [`catch_signals`].
+pub fn catch_signals_in_child() -> io::Result<Termination> {
+    Termination::install_in_child()
+}

@@ -18,7 +18,7 @@ pub const DEFAULT_DESCRIPTORS: u64 = 1_000_000;
 /// # Errors
 /// What sendto(2) answers; `InvalidInput` for an address that is none.
 pub fn tell_ready() -> io::Result<bool> {
-    tell(b"READY=1\n")
+    tell(READY)
 }
 
 /// Says in the same way that the server is about to end.
@@ -26,20 +26,11 @@ pub fn tell_ready() -> io::Result<bool> {
 /// # Errors
 /// As [`tell_ready`].
 pub fn tell_stopping() -> io::Result<bool> {
-    tell(b"STOPPING=1\n")
+    tell(STOPPING)
 }
 
 fn tell(state: &[u8]) -> io::Result<bool> {
-    let Some(address) = env::var_os("NOTIFY_SOCKET").filter(|address| !address.is_empty()) else {
-        return Ok(false);
-    };
-    let address = match address.as_bytes() {
-        [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
-        [b'/', ..] => SocketAddr::from_pathname(&address)?,
-        _ => return Err(io::ErrorKind::InvalidInput.into()),
-    };
-    UnixDatagram::unbound()?.send_to_addr(state, &address)?;
-    Ok(true)
+    Manager::find()?.tell(state)
 }
 
 /// Takes the umask off the whole process: the modes of what is made are those that clients ask for, and
@@ -48,6 +39,54 @@ fn tell(state: &[u8]) -> io::Result<bool> {
 pub fn clear_umask() {
     file::set_umask(0);
 }
+
+/// Whoever `NOTIFY_SOCKET` names: for a server that soon may make no socket any more.
+#[derive(Debug, Default)]
+pub struct Manager(Option<UnixDatagram>);
+
+impl Manager {
+    /// Finds out whether anybody is to be told, and who.
+    ///
+    /// # Errors
+    /// What connect(2) answers; `InvalidInput` for an address that is none.
+    pub fn find() -> io::Result<Self> {
+        let address = env::var_os("NOTIFY_SOCKET").filter(|address| !address.is_empty());
+        let Some(address) = address else { return Ok(Self(None)) };
+        let address = match address.as_bytes() {
+            [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
+            [b'/', ..] => SocketAddr::from_pathname(&address)?,
+            _ => return Err(io::ErrorKind::InvalidInput.into()),
+        };
+        let socket = UnixDatagram::unbound()?;
+        socket.connect_addr(&address)?;
+        Ok(Self(Some(socket)))
+    }
+
+    /// As [`tell_ready`].
+    ///
+    /// # Errors
+    /// What send(2) answers.
+    pub fn tell_ready(&self) -> io::Result<bool> {
+        self.tell(READY)
+    }
+
+    /// As [`tell_stopping`].
+    ///
+    /// # Errors
+    /// What send(2) answers.
+    pub fn tell_stopping(&self) -> io::Result<bool> {
+        self.tell(STOPPING)
+    }
+
+    fn tell(&self, state: &[u8]) -> io::Result<bool> {
+        let Some(socket) = &self.0 else { return Ok(false) };
+        socket.send(state)?;
+        Ok(true)
+    }
+}
+
+const READY: &[u8] = b"READY=1\n";
+const STOPPING: &[u8] = b"STOPPING=1\n";
 
 /// Raises the limit of open descriptors to `count`, or as far as this process may; what it is then.
 ///

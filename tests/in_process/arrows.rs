@@ -97,8 +97,11 @@ planted! {
         "only tests name testkit",
         "src/record/replay.rs", "use stratafs_testkit::Faulty;";
     cli_that_names_protocol_is_a_breach:
-        "the command's arguments name workspace, spec, oci and transport alone",
+        "the command's arguments name workspace, spec, oci, sandbox and transport alone",
         "src/cli/mount.rs", "use crate::protocol::Session;";
+    sandbox_that_names_spec_is_a_breach:
+        "the sandbox names core and sys alone",
+        "src/sandbox/root.rs", "use crate::spec::Composition;";
     main_that_names_transport_is_a_breach:
         "main names cli alone",
         "src/main.rs", "#![forbid(unsafe_code)] fn main() { stratafs::transport::serve() }";

@@ -76,7 +76,8 @@ impl Config {
 }
 
 /// One queue for each CPU: what a guest of 6.11 or newer makes use of.
-pub(super) fn default_queues() -> usize {
+#[must_use]
+pub fn default_queues() -> usize {
     thread::available_parallelism().map_or(1, std::num::NonZero::get).clamp(1, MAX_REQUEST_QUEUES)
 }
 

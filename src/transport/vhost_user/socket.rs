@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use stratafs_core::Errno;
 use stratafs_sys::socket::inherited_listener;
@@ -71,6 +73,11 @@ impl Listener {
         Ok(Self { listener, file: None })
     }
 
+    /// Leaves the socket's file to another process that has this listener too.
+    pub fn leave_file(&mut self) {
+        self.file = None;
+    }
+
     pub(super) fn accept(&self) -> io::Result<UnixStream> {
         self.listener.accept().map(|(stream, _)| stream)
     }
@@ -102,22 +109,33 @@ fn remove_dead(path: &Path) -> Result<(), ServeError> {
         let next = "remove it, or use another path";
         return refuse(Errno::EEXIST, "something is there that is no socket", next);
     }
-    // A datagram to a stream socket is refused by its type where somebody listens, and is seen by
-    // nobody: a connection would be taken for a VMM's.
-    let probe = UnixDatagram::unbound().and_then(|probe| probe.connect(path));
-    match probe {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            log::info!("{}: taking over the socket of a server that is gone", path.display());
-            fs::remove_file(path).map_err(failed)
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) if error.raw_os_error() != Some(EPROTOTYPE.raw()) => Err(failed(error)),
-        _ => {
-            refuse(EADDRINUSE, "another server listens there", "end it first, or use another path")
-        }
+    let begin = Instant::now();
+    loop {
+        // A datagram to a stream socket is refused by its type where somebody listens, and is seen
+        // by nobody: a connection would be taken for a VMM's.
+        let probe = UnixDatagram::unbound().and_then(|probe| probe.connect(path));
+        return match probe {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                log::info!("{}: taking over the socket of a server that is gone", path.display());
+                fs::remove_file(path).map_err(failed)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) if error.raw_os_error() != Some(EPROTOTYPE.raw()) => Err(failed(error)),
+            // One that was killed may be about to die: what listens may be a child of its.
+            _ if begin.elapsed() < DYING => {
+                thread::sleep(Duration::from_millis(10));
+                continue;
+            }
+            _ => {
+                let next = "end it first, or use another path";
+                refuse(EADDRINUSE, "another server listens there", next)
+            }
+        };
     }
 }
 
+/// How long a server that was killed may take to be gone.
+const DYING: Duration = Duration::from_secs(1);
 /// The socket at a path is of another type.
 const EPROTOTYPE: Errno = Errno::from_raw(91);
 /// Somebody listens at an address.

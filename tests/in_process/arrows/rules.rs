@@ -148,11 +148,24 @@ pub(super) const ABSENCES: &[Absence] = &[
         but: &[],
     },
     Absence {
-        name: "the command's arguments name workspace, spec, oci and transport alone",
+        name: "the command's arguments name workspace, spec, oci, sandbox and transport alone",
         who: &["stratafs::cli"],
         except: &[],
         never: &[OURS],
-        but: &["stratafs::workspace", "stratafs::spec", "stratafs::oci", "stratafs::transport"],
+        but: &[
+            "stratafs::workspace",
+            "stratafs::spec",
+            "stratafs::oci",
+            "stratafs::sandbox",
+            "stratafs::transport",
+        ],
+    },
+    Absence {
+        name: "the sandbox names core and sys alone",
+        who: &["stratafs::sandbox"],
+        except: &[],
+        never: &[OURS],
+        but: &["stratafs_core", "stratafs_sys"],
     },
     Absence {
         name: "main names cli alone",

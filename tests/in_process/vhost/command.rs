@@ -14,12 +14,12 @@ use stratafs::transport::vhost_user::client::{Queue, Setup, Vmm, fuse};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running server; killed when dropped.
-struct Program {
+pub(super) struct Program {
     child: Child,
-    socket: PathBuf,
+    pub(super) socket: PathBuf,
 }
 
-fn command(args: &[&str]) -> Command {
+pub(super) fn command(args: &[&str]) -> Command {
     // Whoever runs the tests in the background, or by nohup(1), has SIGINT or SIGHUP ignored, and
     // what is ignored a child inherits.
     let mut command = Command::new("env");
@@ -30,40 +30,57 @@ fn command(args: &[&str]) -> Command {
 
 impl Program {
     /// Starts `stratafs serve` and waits for the line that says that it is ready.
-    fn start(socket: &Path, more: &[&str]) -> Self {
+    pub(super) fn start(socket: &Path, more: &[&str]) -> Self {
         Self::serving("mem(capacity=64MiB)", socket, more)
     }
 
-    fn serving(spec: &str, socket: &Path, more: &[&str]) -> Self {
+    pub(super) fn serving(spec: &str, socket: &Path, more: &[&str]) -> Self {
         let mut command = command(&["serve", spec]);
-        command.arg("--socket-path").arg(socket).args(more).stderr(Stdio::piped());
-        Self::of(&mut command, socket)
+        command.arg("--socket-path").arg(socket).args(more);
+        Self::run(&mut command, socket).0
     }
 
-    /// Starts this command, which serves at `socket`.
-    fn of(command: &mut Command, socket: &Path) -> Self {
-        let mut child = command.spawn().unwrap();
+    /// The same for a command that serves at `socket`; and what it said before.
+    pub(super) fn run(command: &mut Command, socket: &Path) -> (Self, String) {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let first = lines.next().unwrap().unwrap();
-        assert!(first.contains("is served at"), "{first}");
+        let mut said = String::new();
+        loop {
+            let line = lines.next().unwrap_or_else(|| panic!("it ended: {said}")).unwrap();
+            if line.contains("is served at") {
+                break;
+            }
+            said.push_str(&line);
+            said.push('\n');
+        }
         // Nothing it says later may block it.
         thread::spawn(move || lines.for_each(drop));
-        Self { child, socket: socket.to_owned() }
+        (Self { child, socket: socket.to_owned() }, said)
     }
 
-    fn guest(&self) -> (Vmm, Vec<Queue>) {
+    /// The process that was started.
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The process that serves: in a sandbox a child of the one that was started.
+    pub(super) fn server(&self) -> u32 {
+        child_of(self.id()).unwrap_or(self.id())
+    }
+
+    pub(super) fn guest(&self) -> (Vmm, Vec<Queue>) {
         let stream = UnixStream::connect(&self.socket).unwrap();
         let (vmm, mut queues) = Vmm::connect(stream, &Setup::default()).unwrap();
         fuse::init(&mut queues[1]).unwrap();
         (vmm, queues)
     }
 
-    fn signal(&self, name: &str) {
+    pub(super) fn signal(&self, name: &str) {
         let kill = Command::new("kill").arg(name).arg(self.child.id().to_string()).status();
         assert!(kill.unwrap().success());
     }
 
-    fn wait(&mut self) -> ExitStatus {
+    pub(super) fn wait(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -75,7 +92,30 @@ impl Program {
     }
 
     fn count(&self, what: &str) -> usize {
-        fs::read_dir(format!("/proc/{}/{what}", self.child.id())).unwrap().count()
+        fs::read_dir(format!("/proc/{}/{what}", self.server())).unwrap().count()
+    }
+}
+
+/// The one child of a process, if it has one.
+fn child_of(parent: u32) -> Option<u32> {
+    let line = format!("PPid:\t{parent}\n");
+    let all = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().file_name());
+    let mut ids = all.filter_map(|name| name.to_str()?.parse().ok());
+    ids.find(|id| {
+        fs::read_to_string(format!("/proc/{id}/status")).is_ok_and(|status| status.contains(&line))
+    })
+}
+
+/// Waits until a process has ended, whether or not its parent has noticed.
+pub(super) fn until_ended(id: u32) {
+    let deadline = Instant::now() + PATIENCE;
+    let lives = || {
+        let status = fs::read_to_string(format!("/proc/{id}/status"));
+        status.is_ok_and(|status| !status.contains("State:\tZ"))
+    };
+    while lives() {
+        assert!(Instant::now() < deadline, "process {id} does not end");
+        thread::sleep(Duration::from_millis(2));
     }
 }
 
@@ -105,9 +145,8 @@ fn serve_under_an_umask_and_a_low_limit_of_descriptors_is_bound_by_neither() {
     command.args(["-c", "ulimit -Sn 256; umask 027; exec \"$@\"", "-"]);
     command.args([env!("CARGO_BIN_EXE_stratafs"), "serve", "mem()", "--socket-path"]);
     command.arg(&socket).env_remove("RUST_LOG").env_remove("NOTIFY_SOCKET");
-    let program = Program::of(command.stderr(Stdio::piped()), &socket);
-    let of =
-        |what: &str| fs::read_to_string(format!("/proc/{}/{what}", program.child.id())).unwrap();
+    let (program, _) = Program::run(&mut command, &socket);
+    let of = |what: &str| fs::read_to_string(format!("/proc/{}/{what}", program.server())).unwrap();
     assert!(of("status").contains("Umask:\t0000"));
     let limits = of("limits");
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
@@ -264,7 +303,13 @@ fn serve_that_cannot_be_says_why_and_exits_1_or_2() {
         (&["serve", "mem(capcity=1)", "--socket-path", &at("t")], 2, "capcity"),
         (&["serve", "mem()", "--socket-path", &at("t"), "--tag", ""], 2, "a tag has 1 to 36"),
         (&["serve", "mem()", "--socket-path", &at("t"), "--socket-group", "no such"], 2, "group"),
-        (&["serve", "mem()", "--socket-path", &at("t"), "--sandbox=none"], 2, "--sandbox"),
+        (&["serve", "mem()", "--socket-path", &at("t"), "--sandbox=some"], 2, "--sandbox"),
+        (
+            &["serve", "mem()", "--socket-path", &at("t"), "--sandbox=none", "--require-sandbox"],
+            2,
+            "exclude each other",
+        ),
+        (&["serve", &at("no"), "--socket-path", &at("t")], 1, "make it, or check the spelling"),
         (&["serve", "mem()"], 2, "--socket-path"),
         (&["serve", "--socket-path", &at("t")], 2, "<SPEC>"),
     ] {

@@ -3,9 +3,13 @@
 #[cfg(feature = "cli")]
 mod command;
 mod connection;
+#[cfg(feature = "cli")]
+mod every;
 mod malformed;
 mod random;
 mod round_trip;
+#[cfg(feature = "cli")]
+mod sandbox;
 
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;

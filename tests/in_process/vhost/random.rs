@@ -106,13 +106,8 @@ fn put_chain(queue: &Queue, slot: u16, random: &mut Random) {
     }
 }
 
-#[test]
-fn random_chains_all_come_back_and_leave_nothing_behind() {
-    let count = env::var("STRATAFS_RANDOM_CHAINS")
-        .map_or(CHAINS, |text| text.parse().expect("STRATAFS_RANDOM_CHAINS is a number"));
-    let served = Served::mem();
-    let mut guest = served.begin();
-    let queue = guest.queue();
+/// Sends so many, and waits until all have come back.
+pub(super) fn send_chains(queue: &mut Queue, count: usize) {
     let mut random = Random(0x5eed);
     let mut sent = 0;
     while sent < count {
@@ -127,6 +122,16 @@ fn random_chains_all_come_back_and_leave_nothing_behind() {
         }
         sent += usize::from(batch);
     }
+}
+
+#[test]
+fn random_chains_all_come_back_and_leave_nothing_behind() {
+    let count = env::var("STRATAFS_RANDOM_CHAINS")
+        .map_or(CHAINS, |text| text.parse().expect("STRATAFS_RANDOM_CHAINS is a number"));
+    let served = Served::mem();
+    let mut guest = served.begin();
+    let queue = guest.queue();
+    send_chains(queue, count);
     assert_eq!(fuse::getattr(queue, fuse::ROOT).unwrap().mode & 0o170_000, 0o040_000);
     fuse::destroy(queue).unwrap();
     assert_eq!(served.server.session().held(), (0, 0));
