@@ -1,5 +1,7 @@
 //! Attributes.
 
+use std::sync::Arc;
+
 use stratafs_core::{
     Attr, Context, Errno, FileType, HandleId, NodeId, Result, SetAttr, StatFs, TimedAttr,
 };
@@ -11,9 +13,9 @@ use crate::node::Node;
 
 impl OverlayFs {
     /// What the client sees of the attributes `attr` of the topmost part of `node`.
-    pub(crate) fn shown(&self, node: &Node, mut attr: Attr) -> Attr {
+    pub(crate) fn shown(&self, node: &Arc<Node>, mut attr: Attr) -> Attr {
         attr.ino = node.ino();
-        let place = node.place();
+        let place = self.current(node).place();
         if let Linked::Index { more, .. } = place.linked {
             let names = (i64::from(attr.nlink) + more).clamp(0, i64::from(u32::MAX));
             attr.nlink = u32::try_from(names).unwrap_or(attr.nlink);

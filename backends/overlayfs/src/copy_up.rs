@@ -124,16 +124,23 @@ impl OverlayFs {
 
     /// Copies the data of a file that is in the writable layer without. Until the record goes, that
     /// of the layer below counts. The node's `copying` is held.
-    fn copy_data(&self, node: &Node, place: &Place, upper: &Real, data: Data) -> Result<()> {
+    fn copy_data(&self, node: &Arc<Node>, place: &Place, upper: &Real, data: Data) -> Result<()> {
         self.fill(place.data()?, upper, data)?;
         let (cx, record) = (Context::internal(), self.names.name(Record::Metacopy));
         upper.fs().removexattr(&cx, upper.id(), XattrName::new(record)?)?;
-        let old = node.change(|place| {
-            place.redirect = None;
-            std::mem::take(&mut place.lowers)
-        });
-        drop(old);
+        if node.become_upper(upper, false, |place| place.redirect = None) {
+            self.supersede(node);
+        }
         Ok(())
+    }
+
+    /// Another node stands for the object of `node` from now on: the next lookup makes it. Clients
+    /// are told to look, the one too that this came from.
+    pub(crate) fn supersede(&self, node: &Arc<Node>) {
+        self.table.rekey(node, None);
+        if let Some((dir, name)) = node.parent() {
+            self.notifiers.each(|client| client.inval_entry(dir.id, name.as_name()));
+        }
     }
 
     pub(crate) fn stage_copy(
@@ -197,7 +204,7 @@ impl OverlayFs {
         (staged, upper): (&mut Staged<'_>, &Real),
         meta: bool,
     ) -> Result<()> {
-        let key = Key::Upper(upper.id());
+        let mut key = None;
         let (Some((dir, _)), Some(parent)) = (node.parent(), parent) else {
             return Err(Errno::EIO);
         };
@@ -208,12 +215,14 @@ impl OverlayFs {
             self.mark_impure(parent)?;
             staged.publish(parent, name.as_name(), RenameFlags::NOREPLACE)?;
             self.keep_times(parent, &before);
-            self.table.rekey(node, Some(key));
+            key = Some(Key::Upper(upper.id()));
         }
         // Otherwise the staged name is given up, and the object goes on without one.
-        let keeps_lowers = meta || node.is_dir();
-        let old = node.change(|place| place.copied(upper.clone(), keeps_lowers));
-        drop(old);
+        if node.become_upper(upper, meta, |_| ()) {
+            self.supersede(node);
+        } else if key.is_some() {
+            self.table.rekey(node, key);
+        }
         Ok(())
     }
 

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use stratafs_core::attr::{S_ISGID, S_ISUID, S_ISVTX};
 use stratafs_core::filesystem::inherit;
 use stratafs_core::{
-    Attr, Context, Credentials, Entry, Errno, FileType, HandleId, HandleRef, Name, NameBuf, NodeId,
-    OpenFlags, Opened, Release, RenameFlags, Result, SetAttr,
+    Attr, BackingFile, Context, Credentials, Entry, Errno, FileType, HandleId, HandleRef, Name,
+    NameBuf, NodeId, OpenFlags, Opened, Release, RenameFlags, Result, SetAttr,
 };
 use stratafs_transfer::Data;
 
@@ -18,7 +18,6 @@ use crate::OverlayFs;
 use crate::file::{File, RealFile};
 use crate::format::Record;
 use crate::layer::{Real, UPPER};
-use crate::links::Linked;
 use crate::lookup::Slot;
 use crate::merge::Listed;
 use crate::node::{Node, Of, Place};
@@ -66,10 +65,13 @@ impl New<'_> {
 
 /// What was made. The handle is given back before the object.
 struct Made {
-    handle: Option<HandleRef>,
+    handle: Option<Lent>,
     real: Real,
     attr: Attr,
 }
+
+/// A layer's handle, and the file that the layer lends with it.
+pub(crate) type Lent = (HandleRef, Option<BackingFile>);
 
 /// How often an open with O_CREAT is tried anew when the name comes and goes meanwhile.
 const TRIES: usize = 16;
@@ -139,7 +141,7 @@ impl OverlayFs {
         parent: NodeId,
         name: Name<'_>,
         new: New<'_>,
-    ) -> Result<(Arc<Node>, Attr, Option<HandleRef>)> {
+    ) -> Result<(Arc<Node>, Attr, Option<Lent>)> {
         let dir = self.table.get(parent)?;
         dir.require_dir()?;
         self.writable()?;
@@ -220,10 +222,7 @@ impl OverlayFs {
         let key = Key::Upper(real.id());
         let ino = self.map_ino(&real, attr.ino);
         let generation = real.generation;
-        let upper = Some(real);
-        let lowers = Vec::new().into();
-        let linked = Linked::No;
-        let place = Place { upper, lowers, parent, redirect: None, linked, removed: false };
+        let place = Place { parent, ..Place::of_upper(real) };
         let of = Of { kind: attr.kind(), ino, generation };
         let new = Node::new(self.table.number(), of, place, &self.table);
         self.table.enter(key, new)
@@ -237,7 +236,7 @@ impl OverlayFs {
             New::File { mode, flags } => {
                 let flags = flags.with_exclusive().without_truncate();
                 let (entry, open) = fs.create(cx, dir.id(), name, mode, flags, false)?;
-                opened = Some(open.handle);
+                opened = Some((open.handle, open.backing));
                 entry
             }
             New::Special { mode, rdev } => fs.mknod(cx, dir.id(), name, mode, rdev)?,
@@ -246,7 +245,7 @@ impl OverlayFs {
             New::Link { upper, .. } => fs.link(cx, upper.id(), dir.id(), name)?,
         };
         let real = Real::adopt(UPPER, fs, &entry);
-        let handle = opened.map(|handle| self.layer_handle(&real, handle));
+        let handle = opened.map(|(handle, backing)| (self.layer_handle(&real, handle), backing));
         Ok(Made { handle, real, attr: entry.attr })
     }
 
@@ -355,18 +354,20 @@ impl OverlayFs {
         let fs = upper_dir.fs();
         let (entry, opened) = fs.tmpfile(cx, upper_dir.id(), mode, flags)?;
         let real = Real::adopt(UPPER, fs, &entry);
-        let handle = self.layer_handle(&real, opened.handle);
+        let handle = (self.layer_handle(&real, opened.handle), opened.backing);
         let node = self.enter_upper(None, real, &entry.attr);
         Ok((self.entry(&node, entry.attr), self.enter_file(node, handle, flags)))
     }
 
     /// A client's handle on `node`, which `handle` of the writable layer is open on.
-    fn enter_file(&self, node: Arc<Node>, handle: HandleRef, flags: OpenFlags) -> Opened {
+    fn enter_file(&self, node: Arc<Node>, handle: Lent, flags: OpenFlags) -> Opened {
+        let (handle, backing) = handle;
         let Some(at) = node.upper() else {
             // A node is entered with its object; without one no handle works.
             return Opened::stateless(self.cache.file_flags());
         };
         let flags = flags.without_truncate().without_exclusive();
-        self.enter_handle(File::new(node, flags, RealFile { handle, at, limit: None }))
+        let file = File::new(node, flags, RealFile { handle, at, limit: None });
+        self.enter_handle(file).with_backing(backing)
     }
 }

@@ -2,14 +2,18 @@
 //!
 //! A handle is open on the object that its node had when it was opened. If that is copied up
 //! meanwhile, the handle moves to the copy with its next use: the client's page cache belongs to the
-//! node, so two handles of one node must not read two files.
+//! node, so two handles of one node must not read two files. A file that was lent to the client's
+//! kernel, to be read by itself, is the exception: the node that it was lent for goes on with it, and
+//! another stands for the copy.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use parking_lot::RwLock;
 use stratafs_core::{
-    Context, CopyRange, Errno, FallocateMode, FileType, HandleId, HandleRef, LockOwner, NodeId,
-    OpenFlags, Opened, ReadSink, Release, Result, SeekTo, SetAttr, WriteFlags, WriteSource,
+    BackingFile, Context, CopyRange, Errno, FallocateMode, FileType, HandleId, HandleRef,
+    LockOwner, NodeId, OpenFlags, Opened, ReadSink, Release, Result, SeekTo, SetAttr, WriteFlags,
+    WriteSource,
 };
 use stratafs_transfer::Data;
 
@@ -23,7 +27,15 @@ use crate::node::{Node, Place};
 pub(crate) struct File {
     pub(crate) node: Arc<Node>,
     flags: OpenFlags,
+    /// The client's kernel was given the file of a read-only layer: it reads that by itself, as it
+    /// does in the kernel's overlayfs, so this handle goes on with it too.
+    lent: bool,
     real: RwLock<Arc<RealFile>>,
+}
+
+/// The flags that stay with a handle.
+fn kept(flags: OpenFlags) -> OpenFlags {
+    flags.without_truncate().without_exclusive()
 }
 
 /// The layer's handle behind one. It is given back before the object.
@@ -36,7 +48,7 @@ pub(crate) struct RealFile {
 
 impl File {
     pub(crate) fn new(node: Arc<Node>, flags: OpenFlags, real: RealFile) -> Self {
-        Self { node, flags, real: RwLock::new(Arc::new(real)) }
+        Self { node, flags, lent: false, real: RwLock::new(Arc::new(real)) }
     }
 }
 
@@ -64,6 +76,14 @@ impl OverlayFs {
             FileType::Directory => return Err(Errno::EISDIR),
             _ => return Err(Errno::ENXIO),
         }
+        let reads = !flags.writable() && !flags.truncate();
+        let lends = reads && self.lends.load(Ordering::SeqCst);
+        if lends {
+            node.lend();
+        }
+        if node.is_superseded() {
+            return self.open_superseded(cx, node, flags, kill_priv);
+        }
         self.require_data(&node.top()?)?;
         let mut limit = None;
         let at = if flags.truncate() {
@@ -80,16 +100,55 @@ impl OverlayFs {
             }
             at?
         };
-        let kept = flags.without_truncate().without_exclusive();
-        let mut real = self.open_real(cx, &at, kept)?;
-        real.limit = limit;
+        if node.is_superseded() {
+            return self.open_superseded(cx, node, flags, kill_priv);
+        }
+        let is_whole = match limit {
+            Some(limit) => at.attr()?.size == limit,
+            None => true,
+        };
+        let (real, backing) = self.open_at(cx, &at, flags, kill_priv)?;
+        // A file of a read-only layer is lent only where the node knows of it.
+        let backing = backing.filter(|_| is_whole && (lends || at.is_upper()));
+        let mut file = File::new(Arc::clone(node), kept(flags), RealFile { limit, ..real });
+        file.lent = backing.is_some() && !at.is_upper();
+        Ok(self.enter_handle(file).with_backing(backing))
+    }
+
+    /// Opens a node that another stands for by now. The kernel would read and write by the file that
+    /// it was lent for this one, so it is to look the name up again; of what has no name left, it
+    /// leaves the data to us.
+    fn open_superseded(
+        &self,
+        cx: &Context<'_>,
+        node: &Arc<Node>,
+        flags: OpenFlags,
+        kill_priv: bool,
+    ) -> Result<Opened> {
+        let upper = node.upper().ok_or(Errno::ESTALE)?;
+        if upper.attr()?.nlink > 0 {
+            return Err(Errno::ESTALE);
+        }
+        let (real, _) = self.open_at(cx, &upper, flags, kill_priv)?;
+        Ok(self.enter_handle(File::new(Arc::clone(node), kept(flags), real)))
+    }
+
+    /// Opens the object `at` as a client wants it, and cuts it if that is asked for.
+    fn open_at(
+        &self,
+        cx: &Context<'_>,
+        at: &Real,
+        flags: OpenFlags,
+        kill_priv: bool,
+    ) -> Result<(RealFile, Option<BackingFile>)> {
+        let (real, backing) = self.open_real(cx, at, kept(flags))?;
         if flags.truncate() {
             let mut cut = SetAttr::new();
             (cut.size, cut.kill_priv) = (Some(0), kill_priv);
             cut.handle = Some(real.handle.handle());
             at.fs().setattr(cx, at.id(), &cut)?;
         }
-        Ok(self.enter_handle(File::new(Arc::clone(node), kept, real)))
+        Ok((real, backing))
     }
 
     /// Refuses a file whose data is in a layer below, where that is not looked for: what it holds
@@ -110,10 +169,15 @@ impl OverlayFs {
         Err(Errno::EIO)
     }
 
-    fn open_real(&self, cx: &Context<'_>, at: &Real, flags: OpenFlags) -> Result<RealFile> {
+    fn open_real(
+        &self,
+        cx: &Context<'_>,
+        at: &Real,
+        flags: OpenFlags,
+    ) -> Result<(RealFile, Option<BackingFile>)> {
         let opened = at.fs().open(cx, at.id(), flags, false)?;
         let handle = self.layer_handle(at, opened.handle);
-        Ok(RealFile { handle, at: at.clone(), limit: None })
+        Ok((RealFile { handle, at: at.clone(), limit: None }, opened.backing))
     }
 
     pub(crate) fn enter_handle(&self, file: File) -> Opened {
@@ -131,12 +195,13 @@ impl OverlayFs {
     /// The layer's handle behind `file`, on the object that its node has now.
     pub(crate) fn real_file(&self, file: &File) -> Result<Arc<RealFile>> {
         let real = Arc::clone(&file.real.read());
-        if real.at.is_upper() {
+        if real.at.is_upper() || file.lent {
             return Ok(real);
         }
         let moved = |place: &Place| place.upper.clone().filter(|_| !place.lacks_data());
         let Some(upper) = file.node.see(moved) else { return Ok(real) };
-        let moved = Arc::new(self.open_real(&Context::internal(), &upper, file.flags)?);
+        let (moved, _) = self.open_real(&Context::internal(), &upper, file.flags)?;
+        let moved = Arc::new(moved);
         let old = {
             let mut real = file.real.write();
             if real.at.is_upper() {

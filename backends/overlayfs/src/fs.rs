@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use stratafs_core::{
@@ -42,6 +42,8 @@ pub struct OverlayFs {
     pub(crate) renames: Mutex<()>,
     pub(crate) notifiers: Notifiers,
     features: Features,
+    /// Whether a session has agreed on FUSE_PASSTHROUGH.
+    pub(crate) lends: AtomicBool,
     /// Nothing is to be changed.
     pub(crate) inspected: bool,
     /// Whether recorded origins are objects of these layers.
@@ -124,6 +126,7 @@ impl OverlayFs {
             renames: Mutex::new(()),
             notifiers: Notifiers::new(),
             features,
+            lends: AtomicBool::new(false),
             inspected: false,
             origins_hold,
         };
@@ -138,6 +141,7 @@ impl OverlayFs {
             parent: None,
             redirect: None,
             linked: Linked::No,
+            superseded: false,
             removed: false,
         };
         let ino = top_ino.unwrap_or(NodeId::ROOT.0);
@@ -197,6 +201,9 @@ fn features(
                 | Behaviours::XATTR_USER
                 | Behaviours::XATTR_TRUSTED
                 | Behaviours::XATTR_SECURITY));
+    // Of each file its own layer may lend.
+    let lends = |fs: &Arc<dyn DynFileSystem>| fs.features().bears(Behaviours::PASSTHROUGH);
+    behaviours.set(Behaviours::PASSTHROUGH, distinct.iter().any(lends));
     let mut writing = Needs::empty();
     match upper {
         Some(upper) => {
@@ -235,6 +242,9 @@ impl DynFileSystem for OverlayFs {
     }
 
     fn init(&self, negotiated: &Negotiated) -> Result<()> {
+        if negotiated.behaviours.contains(Behaviours::PASSTHROUGH) {
+            self.lends.store(true, Ordering::SeqCst);
+        }
         self.distinct.iter().try_for_each(|fs| fs.init(negotiated))
     }
 

@@ -42,8 +42,10 @@
 //! * Where the writable layer cannot hold a record, as `user.` attributes on a symlink, a copy has a
 //!   number of its own, and parts with other names of its file.
 //! * RENAME_WHITEOUT and a device `0:0` are refused to clients: they would be deletions.
-//! * Locks stay with the client's kernel, and no backing file is offered to it: data goes through
-//!   the server.
+//! * Locks stay with the client's kernel.
+//! * A file of a read-only layer that the client's kernel reads by itself stays the one that its open
+//!   handles read after a copy-up, as in the kernel's overlayfs. An open by the node that it had
+//!   before is ESTALE, upon which a kernel looks the name up again; all others see the copy.
 //! * An extended attribute that the writable layer may not hold is left out by a copy-up, and logged.
 //! * `nlink` of a merged directory is 1.
 //!

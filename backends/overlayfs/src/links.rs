@@ -226,15 +226,14 @@ impl OverlayFs {
         staged.publish(&links.dir, name.as_name(), RenameFlags::NOREPLACE)?;
         names.insert(name.clone());
         links.version.fetch_add(1, Ordering::Release);
-        self.table.rekey(node, Some(Key::Upper(upper.id())));
         let linked =
             Linked::Index { name, more: i64::from(attr.nlink) - 1, lower: Some(attr.nlink) };
-        let old = node.change(|place| {
-            place.linked = linked;
-            place.copied(upper.clone(), meta)
-        });
+        if node.become_upper(upper, meta, |place| place.linked = linked) {
+            self.supersede(node);
+        } else {
+            self.table.rekey(node, Some(Key::Upper(upper.id())));
+        }
         drop(names);
-        drop(old);
         Ok(())
     }
 
@@ -287,8 +286,12 @@ impl OverlayFs {
     }
 
     /// Before a name of `node` comes or goes: makes its record count along.
-    pub(crate) fn count_along(&self, node: &Node) -> Result<()> {
-        let place = node.place();
+    pub(crate) fn count_along(&self, node: &Arc<Node>) -> Result<()> {
+        let place = self.current(node).place();
+        if place.superseded {
+            // Nobody counts in its name; the record was made to count along when it was copied up.
+            return Ok(());
+        }
         match (&place.linked, &place.upper) {
             (Linked::Index { more, .. }, Some(upper)) => {
                 upper.set_xattr(self.names.name(Record::Nlink), &nlink_value(NlinkOf::Upper, *more))
@@ -314,8 +317,8 @@ impl OverlayFs {
     }
 
     /// After a name of `node` went: takes it out of the index if that was the last.
-    pub(crate) fn after_name_went(&self, node: &Node) {
-        let place = node.place();
+    pub(crate) fn after_name_went(&self, node: &Arc<Node>) {
+        let place = self.current(node).place();
         let (Linked::Index { name, more, .. }, Some(upper), Some(links)) =
             (&place.linked, &place.upper, self.links())
         else {
@@ -337,6 +340,15 @@ impl OverlayFs {
         if let Err(errno) = gone {
             log::warn!("overlay: a file without a name stays until the next mount: {errno}");
         }
+    }
+
+    /// The node that stands for the object of `node` now.
+    pub(crate) fn current(&self, node: &Arc<Node>) -> Arc<Node> {
+        let key = node.see(|place| match &place.upper {
+            Some(upper) if place.superseded => Some(Key::Upper(upper.id())),
+            _ => None,
+        });
+        key.and_then(|key| self.table.find(&key)).unwrap_or_else(|| Arc::clone(node))
     }
 
     /// The number of a layer, counted from the bottom.

@@ -97,6 +97,7 @@ impl Object {
             parent: None,
             redirect: self.redirect.clone(),
             linked: self.linked.clone(),
+            superseded: false,
             removed: false,
         }
     }
@@ -452,6 +453,7 @@ impl OverlayFs {
             parent: Some((Arc::clone(parent), name.to_owned())),
             redirect,
             linked,
+            superseded: false,
             removed: false,
         };
         let of = Of { kind: attr.kind(), ino, generation };
@@ -499,7 +501,7 @@ impl OverlayFs {
     }
 
     /// What the client is told of `node`, whose topmost part has these attributes.
-    pub(crate) fn entry(&self, node: &Node, attr: Attr) -> Entry {
+    pub(crate) fn entry(&self, node: &Arc<Node>, attr: Attr) -> Entry {
         Entry::new(node.id, self.shown(node, attr))
             .with_timeouts(self.cache.entry_timeout, self.cache.attr_timeout)
             .with_generation(node.generation)

@@ -1,6 +1,6 @@
 //! Nodes: what the client sees, and the objects of layers that it is made of.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock};
@@ -27,6 +27,8 @@ pub(crate) struct Node {
     pub(crate) names: RwLock<()>,
     /// Of a directory that was listed: its merged listing.
     pub(crate) index: Mutex<Option<Index>>,
+    /// The client's kernel was given a file of a read-only layer to read this by itself.
+    lent: AtomicBool,
     key: Mutex<Option<Key>>,
     table: Weak<Table>,
 }
@@ -54,6 +56,10 @@ pub(crate) struct Place {
     pub(crate) redirect: Option<Redirect>,
     /// What is known of further names.
     pub(crate) linked: Linked,
+    /// Handles of it are open whose data the client's kernel reads by itself from where it was before
+    /// the copy-up. Another node stands for the object from then on: the kernel knows one file per
+    /// node.
+    pub(crate) superseded: bool,
     /// Its last name is gone. Of what has an object in the writable layer and is no directory, that
     /// object alone knows.
     pub(crate) removed: bool,
@@ -68,6 +74,7 @@ impl Place {
             parent: None,
             redirect: None,
             linked: Linked::No,
+            superseded: false,
             removed: false,
         }
     }
@@ -116,6 +123,7 @@ impl Node {
             copying: Mutex::new(()),
             names: RwLock::new(()),
             index: Mutex::new(None),
+            lent: AtomicBool::new(false),
             key: Mutex::new(None),
             table: Arc::downgrade(table),
         }
@@ -163,6 +171,35 @@ impl Node {
 
     pub(crate) fn is_removed(&self) -> bool {
         self.place.read().removed
+    }
+
+    /// The kernel may be given a file of a read-only layer. Whoever says so looks only then where the
+    /// data is: a copy-up that it does not see yet sees this.
+    pub(crate) fn lend(&self) {
+        self.lent.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_superseded(&self) -> bool {
+        self.place.read().superseded
+    }
+
+    /// The object `upper` is what it is made of now, by a copy-up of `meta`data alone or of all; see
+    /// [`Place::copied`]. `change` changes more in the same step. Says whether another node stands
+    /// for it from now on.
+    pub(crate) fn become_upper(
+        &self,
+        upper: &Real,
+        meta: bool,
+        change: impl FnOnce(&mut Place),
+    ) -> bool {
+        let (old, superseded) = self.change(|place| {
+            let old = place.copied(upper.clone(), meta || self.is_dir());
+            place.superseded = old.is_some() && self.lent.load(Ordering::SeqCst);
+            change(place);
+            (old, place.superseded)
+        });
+        drop(old);
+        superseded
     }
 
     /// Changes what it is made of. What `change` takes out comes back, to be dropped when no lock is
