@@ -7,6 +7,7 @@ mod acls;
 mod budget;
 mod confinement;
 mod faults;
+mod hostile;
 mod identity;
 mod options;
 mod ownership;

@@ -86,6 +86,27 @@ impl Outside {
     }
 }
 
+/// The second guest: it swaps a directory and a link of its own making under the first one's feet.
+fn swap_as_a_guest(fs: Arc<PassthroughFs>, canary: &Path, watch: &Watch) -> Result<()> {
+    let client = InProcess::new(fs as _);
+    let w = World::new(&client as &dyn Client, b"".as_slice());
+    w.mkdir("guests", 0o755)?;
+    w.mkdir("guests/deep", 0o755)?;
+    w.file("guests/f", b"inside")?;
+    w.file("guests/deep/f", b"inside")?;
+    w.symlink(canary.as_os_str().as_bytes(), "link")?;
+    while !watch.is_over() {
+        // What the others do there may be in the way of one or the other, and never of the next.
+        fail_well(w.rename2("guests", "link", RenameFlags::EXCHANGE))?;
+        fail_well(w.rename2("link", "guests", RenameFlags::EXCHANGE))?;
+        fail_well(w.rename("guests/deep", "moved"))?;
+        fail_well(w.symlink(canary.join("deep").as_os_str().as_bytes(), "guests/deep"))?;
+        fail_well(w.unlink("guests/deep"))?;
+        fail_well(w.rename("moved", "guests/deep"))?;
+    }
+    Ok(())
+}
+
 /// What is in a furnished directory.
 const NAMES: [&str; 6] = ["f", "g", "sub", "sub/f", "deep", "deep/f"];
 
@@ -220,7 +241,7 @@ fn attack_by_path(fs: Arc<PassthroughFs>, watch: &Watch) -> Result<()> {
         round += 1;
         let new = format!("a/new{}", round % 7);
         let new = new.as_str();
-        for file in ["a/f", "a/sub/f", "a/deep/f", "turns/f", "file"] {
+        for file in ["a/f", "a/sub/f", "a/deep/f", "turns/f", "file", "guests/f", "guests/deep/f"] {
             if let Some(data) = fail_well(w.read(file))? {
                 watch.saw_data(&data);
             }
@@ -236,7 +257,7 @@ fn attack_by_path(fs: Arc<PassthroughFs>, watch: &Watch) -> Result<()> {
             fail_well(w.removexattr(file, b"user.x"))?;
             fail_well(w.utimens(file, Some(SetTime::Now), Some(SetTime::Now)))?;
         }
-        for dir in ["a", "a/sub", "a/deep", "turns"] {
+        for dir in ["a", "a/sub", "a/deep", "turns", "guests", "guests/deep"] {
             let at = |name: &str| format!("{dir}/{name}");
             if let Some(names) = fail_well(w.names(dir))? {
                 assert!(names.iter().all(|name| name != ONLY_OUTSIDE), "{dir}: {names:?}");
@@ -403,19 +424,19 @@ fn attacked(test: &str, ownership: Ownership, open: OpenMode) {
     let watch = Watch { outside: outside.inodes(), start: Instant::now(), done: AtomicU64::new(0) };
     let watch = Arc::new(watch);
     let (ended, outcomes) = std::sync::mpsc::channel();
-    for by_node in [false, false, true] {
+    for attacker in 0..4 {
         let (fs, watch, ended) = (Arc::clone(&share.fs), Arc::clone(&watch), ended.clone());
+        let canary = outside.canary();
         std::thread::spawn(move || {
-            let outcome = if by_node {
-                attack_by_node(&fs, held, &watch)
-            } else {
-                attack_by_path(fs, &watch)
-            };
-            ended.send(outcome)
+            ended.send(match attacker {
+                0 => attack_by_node(&fs, held, &watch),
+                1 => swap_as_a_guest(fs, &canary, &watch),
+                _ => attack_by_path(fs, &watch),
+            })
         });
     }
     drop(ended);
-    for _ in 0..3 {
+    for _ in 0..4 {
         let outcome = outcomes.recv_timeout(race_time() + DEADLINE).expect("hangs, or panicked");
         outcome.unwrap();
     }
