@@ -6,7 +6,7 @@
 //! | `tools`, `lint`, `build`, `in_process`, `mounted`, `guest` | one stage each |
 //! | `suites` | the external suites that run on a mounted filesystem |
 //! | `target` | mounts what a suite runs on, and unmounts it on every way out |
-//! | `soak`, `bench` | the long forms, and the mount against tmpfs |
+//! | `soak`, `bench` | the long forms, and the mounts against others |
 //! | `process` | child processes with deadlines |
 //!
 //! It knows stratafs as a user does, by its command line, so that it compiles in seconds.

@@ -31,13 +31,14 @@ pub(crate) const CARGO_DENY: Tool = Tool { name: "cargo-deny", version: "0.20.2"
 type Package = (&'static str, &'static str, &'static str);
 
 /// What the tests need.
-const PACKAGES: [Package; 10] = [
+const PACKAGES: [Package; 11] = [
     ("fuse3", "fusermount3", "mounting without root"),
     ("git", "git", "the suite that clones in the mount"),
     ("sqlite3", "sqlite3", "the suite that keeps a database in the mount"),
     ("mount", "mount", "mounting tmpfs to compare with"),
     ("e2fsprogs", "mkfs.ext4", "a private ext4 to serve and to compare with"),
     ("util-linux", "setpriv", "tests that drop root"),
+    ("strace", "strace", "a test that counts system calls"),
     ("attr", "setfattr", "tests of extended attributes"),
     ("acl", "setfacl", "tests of access control lists"),
     ("qemu-system-x86", "qemu-system-x86_64", "virtual machines that boot from virtio-fs"),
