@@ -291,6 +291,24 @@ impl PassthroughFs {
         }
     }
 
+    /// Removes what was just made by name and could not be held, for as far as it can be told without
+    /// holding it: of its type, the server's own, with one name and nothing in it.
+    pub(crate) fn undo_unheld(&self, dir: &OwnedFd, name: Name<'_>, kind: FileType) {
+        let Ok(stat) = stat::of_child(dir.as_fd(), name) else { return };
+        if stat.mode & libc::S_IFMT != kind.mode_bits() || stat.uid != self.server.0 {
+            return;
+        }
+        let removed = match kind {
+            FileType::Directory => at::remove_dir(dir.as_fd(), name),
+            FileType::Symlink if stat.nlink == 1 => at::remove_file(dir.as_fd(), name),
+            _ if stat.nlink == 1 && stat.size == 0 => at::remove_file(dir.as_fd(), name),
+            _ => return,
+        };
+        if let Err(error) = removed {
+            log::error!("passthrough: {name} was made, could not be held, and stays: {error}");
+        }
+    }
+
     /// Makes a file without a name, and opens it.
     pub(crate) fn make_unnamed(
         &self,
@@ -396,8 +414,24 @@ impl PassthroughFs {
         let mut made = self.workable(parent, dir, || self.prepare(dir))?;
         self.settle(cx, made.fd.as_fd(), false, wanted)?;
         self.put(&mut made, name)?;
-        let (node, attr) = self.find_pinned(parent, name, &made.fd)?;
-        Ok(self.entry(&node, attr))
+        self.found_or_undone(parent, dir, name, &made.fd)
+    }
+
+    /// The entry of what was made and put in place; what cannot be told of goes again.
+    pub(crate) fn found_or_undone(
+        &self,
+        parent: &Arc<Node>,
+        dir: &OwnedFd,
+        name: Name<'_>,
+        fd: &Arc<OwnedFd>,
+    ) -> Result<Entry> {
+        match self.find_pinned(parent, name, fd) {
+            Ok((node, attr)) => Ok(self.entry(&node, attr)),
+            Err(errno) => {
+                self.undo(dir, name, fd);
+                Err(errno)
+            }
+        }
     }
 
     /// A whiteout is a real device `0:0` in every mode: that is what another overlay, and the
@@ -419,10 +453,14 @@ impl PassthroughFs {
         wanted: &Wanted,
         pin: Result<OwnedFd>,
     ) -> Result<Entry> {
-        let pin = Arc::new(pin.map_err(|errno| match errno {
-            Errno::ENOENT | Errno::ENOTDIR => Errno::ESTALE,
-            errno => errno,
-        })?);
+        let pin = match pin {
+            Ok(pin) => Arc::new(pin),
+            Err(Errno::ENOENT | Errno::ENOTDIR) => return Err(Errno::ESTALE),
+            Err(errno) => {
+                self.undo_unheld(dir, name, wanted.kind());
+                return Err(errno);
+            }
+        };
         if wanted.kind() != FileType::Directory {
             let stat = stat::of(pin.as_fd())?;
             let ours = stat.mode & libc::S_IFMT == wanted.kind().mode_bits()
@@ -484,6 +522,9 @@ impl PassthroughFs {
         match self.attr_by(&node, fd.as_fd()) {
             Ok(attr) => Ok(self.entry(&node, attr)),
             Err(errno) => {
+                let gone = node.remove_place(&parent, name);
+                self.table.release(gone, &self.pins);
+                self.undo(&dir, name, &fd);
                 self.forget_node(&node, 1);
                 Err(errno)
             }

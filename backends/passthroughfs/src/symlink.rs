@@ -47,19 +47,23 @@ impl PassthroughFs {
         if self.is_virtual() && (wanted.uid, wanted.gid) != self.default_owner() {
             let mut made = self.symlink_file(&dir, target, &wanted.record())?;
             self.workable(&parent, &dir, || self.put(&mut made, name))?;
-            let (node, attr) = self.find_pinned(&parent, name, &made.fd)?;
-            return Ok(self.entry(&node, attr));
+            return self.found_or_undone(&parent, &dir, name, &made.fd);
         }
         self.workable(&parent, &dir, || Ok(at::make_symlink(target, dir.as_fd(), name)?))?;
-        let pin = Arc::new(self.with_room(|| openat::pin_child(dir.as_fd(), name))?);
+        let pin = match self.with_room(|| openat::pin_child(dir.as_fd(), name)) {
+            Ok(pin) => Arc::new(pin),
+            Err(errno) => {
+                self.undo_unheld(&dir, name, FileType::Symlink);
+                return Err(errno);
+            }
+        };
         if self.options.ownership == Ownership::Host
             && let Err(errno) = self.own_new_symlink(&pin, &wanted)
         {
             let _ = at::remove_file(dir.as_fd(), name);
             return Err(errno);
         }
-        let (node, attr) = self.find_pinned(&parent, name, &pin)?;
-        Ok(self.entry(&node, attr))
+        self.found_or_undone(&parent, &dir, name, &pin)
     }
 
     /// Gives the symlink that `pin` holds its owner, if it is the one that was just made.

@@ -9,6 +9,7 @@ mod confinement;
 mod faults;
 mod hostile;
 mod identity;
+mod injected;
 mod options;
 mod ownership;
 mod races;
