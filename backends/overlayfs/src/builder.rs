@@ -6,7 +6,7 @@ use std::time::Duration;
 use stratafs_core::{Behaviours, Cache, CachePolicy, DynFileSystem, Errno, Features, Name};
 
 use crate::OverlayFs;
-use crate::format::Namespace;
+use crate::format::{Namespace, Record};
 use crate::fs::Upper;
 use crate::layer::{Item, Layer, Real, UPPER};
 use crate::{index, stage};
@@ -405,6 +405,7 @@ impl Builder {
         let work = sub(&staging, "work", 0o700).map_err(failed("making work/", staging_name))?;
         self.refuse_incompatible(&work, is_extended)?;
         stage::clean(&work, &[INCOMPAT]).map_err(failed("cleaning", staging_name))?;
+        self.probe(&work, options, writable.fs().features().kind)?;
         if self.volatile {
             sub(&work, "incompat", 0o700)
                 .and_then(|incompat| sub(&incompat, "volatile", 0o700))
@@ -417,6 +418,28 @@ impl Builder {
                 .map_err(failed("marking", staging_name))?;
         }
         Ok(Upper::new(root, staging, work))
+    }
+
+    /// Tries what [`check_fit`](Self::check_fit) was promised: a share may not know what the
+    /// filesystem of the host cannot do.
+    fn probe(&self, work: &Real, options: &Options, kind: &'static str) -> Result<(), BuildError> {
+        let unfit = |lacks, why| {
+            move |errno| {
+                log::warn!("overlay: trying {lacks} of the writable layer: {errno}");
+                BuildError::Unfit { kind, lacks, why }
+            }
+        };
+        let attributes = match options.names {
+            Namespace::User => "attributes in user.",
+            Namespace::Trusted => "attributes in trusted.",
+        };
+        let why = match options.names {
+            Namespace::User => "records are kept there",
+            Namespace::Trusted => "records are kept there, unless userxattr says otherwise",
+        };
+        work.try_xattr(options.names.name(Record::Opaque)).map_err(unfit(attributes, why))?;
+        let why = "deletions are marked by them";
+        stage::try_whiteout(work).map_err(unfit("whiteouts, or RENAME_EXCHANGE", why))
     }
 
     fn check_fit(&self, features: Features) -> Result<(), BuildError> {
@@ -475,16 +498,21 @@ impl Builder {
 
     fn refuse_twice(&self, upper: Option<&Upper>, lowers: &[Real]) -> Result<(), BuildError> {
         let Some(upper) = upper else { return Ok(()) };
+        // Two shares of one directory of the host are two filesystems here.
+        let id = |real: &Real| real.fs().persistent_id(real.id()).ok().flatten();
+        let ids = (id(&upper.root), id(&upper.staging));
         let same = |a: &Real, b: &Real| Arc::ptr_eq(a.fs(), b.fs()) && a.id() == b.id();
-        if same(&upper.root, &upper.staging) {
+        if same(&upper.root, &upper.staging) || (ids.0.is_some() && ids.0 == ids.1) {
             let first = "the writable layer".to_owned();
             return Err(BuildError::Twice { first, second: "the staging directory" });
         }
         for lower in lowers {
-            for (other, second) in
-                [(&upper.root, "the writable layer"), (&upper.staging, "the staging directory")]
-            {
-                if same(lower, other) {
+            let lower_id = id(lower);
+            for (other, id, second) in [
+                (&upper.root, &ids.0, "the writable layer"),
+                (&upper.staging, &ids.1, "the staging directory"),
+            ] {
+                if same(lower, other) || (id.is_some() && lower_id == *id) {
                     return Err(BuildError::Twice { first: layer_name(lower.layer), second });
                 }
             }

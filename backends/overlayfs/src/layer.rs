@@ -120,6 +120,12 @@ impl Real {
         self.fs().setxattr(&cx, self.id(), name, value, XattrMode::Set, false)
     }
 
+    /// Sets the attribute `name` and removes it.
+    pub(crate) fn try_xattr(&self, name: &[u8]) -> Result<()> {
+        self.set_xattr(name, b"0")?;
+        self.fs().removexattr(&Context::internal(), self.id(), XattrName::new(name)?)
+    }
+
     /// Everything that the directory holds but `.` and `..`.
     pub(crate) fn list(&self) -> Result<Vec<Item>> {
         let cx = Context::internal();

@@ -173,6 +173,17 @@ impl Node {
         self.place.read().removed
     }
 
+    /// Whether `other`, which was found by the same key, is of the same object: a layer that changes
+    /// underneath may have another by then.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let top = |place: &Place| match (&place.upper, place.lowers.first()) {
+            (None, Some(lower)) => Some((lower.layer, lower.id())),
+            _ => None,
+        };
+        let (mine, theirs) = (self.see(top), other.see(top));
+        mine.is_none() || theirs.is_none() || mine == theirs
+    }
+
     /// The kernel may be given a file of a read-only layer. Whoever says so looks only then where the
     /// data is: a copy-up that it does not see yet sees this.
     pub(crate) fn lend(&self) {

@@ -11,6 +11,7 @@ use stratafs_core::{
 };
 
 use crate::OverlayFs;
+use crate::builder::INCOMPAT;
 use crate::fs::Upper;
 use crate::layer::{Real, UPPER};
 
@@ -114,6 +115,22 @@ pub(crate) fn directory(dir: &Real, name: Name<'_>, mode: u32) -> Result<Real> {
     let fs: &Arc<dyn DynFileSystem> = dir.fs();
     let entry = fs.mkdir(&Context::internal(), dir.id(), name, mode)?;
     Ok(Real::adopt(UPPER, fs, &entry))
+}
+
+/// Makes a whiteout in the empty directory `work`, lets it take the place of a directory, and removes
+/// both.
+pub(crate) fn try_whiteout(work: &Real) -> Result<()> {
+    let (cx, mode) = (Context::internal(), FileType::CharDevice.mode_bits());
+    let (fs, dir) = (work.fs(), work.id());
+    let (whiteout, other) = (Name::new(b"#0")?, Name::new(b"#1")?);
+    let tried = || -> Result<()> {
+        drop(NodeRef::adopt(Arc::clone(fs), &fs.mknod(&cx, dir, whiteout, mode, 0)?));
+        drop(NodeRef::adopt(Arc::clone(fs), &fs.mkdir(&cx, dir, other, 0o700)?));
+        fs.rename(&cx, dir, whiteout, dir, other, RenameFlags::EXCHANGE)
+    };
+    let tried = tried();
+    clean(work, &[INCOMPAT])?;
+    tried
 }
 
 /// Makes the empty file `name` in `dir`, if nothing is there.

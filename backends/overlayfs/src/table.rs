@@ -73,12 +73,15 @@ impl Table {
         self.inner.lock().keys.get(key).and_then(Weak::upgrade)
     }
 
-    /// The node of `key`: the one that there is, or `new`. Raises its lookup count by one.
+    /// The node of `key`: the one that there is, if it is of the same object, or `new`. Raises its
+    /// lookup count by one.
     pub(crate) fn enter(&self, key: Key, new: Node) -> Arc<Node> {
         let new = Arc::new(new);
         let mut inner = self.inner.lock();
         let found = inner.keys.get(&key).and_then(Weak::upgrade);
-        let node = match found {
+        let same = |node: &Arc<Node>| node.is_same(&new);
+        let stale = found.as_ref().filter(|node| !same(node)).cloned();
+        let node = match found.filter(same) {
             Some(node) => node,
             None => {
                 *new.key().lock() = Some(key.clone());
@@ -88,8 +91,8 @@ impl Table {
         };
         Self::raise(&mut inner, &node);
         drop(inner);
-        // If it is not the one, it goes here, where no lock is held.
-        drop(new);
+        // What is not the one goes here, where no lock is held.
+        drop((new, stale));
         node
     }
 

@@ -7,7 +7,7 @@ mod support;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
-use stratafs_core::DynFileSystem;
+use stratafs_core::{DynFileSystem, Errno, OpenFlags};
 use stratafs_overlayfs::OverlayFs;
 use stratafs_passthroughfs::{Ownership, PassthroughFs};
 use stratafs_testkit::{Capabilities, ModelRun, Stack, World};
@@ -18,7 +18,7 @@ struct Subject {
     fs: Arc<OverlayFs>,
     shares: [Arc<PassthroughFs>; 2],
     stack: Stack,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 fn fill(w: &World<'_>) {
@@ -51,7 +51,7 @@ impl Subject {
                 Capabilities::WHITEOUT,
                 "a whiteout would be a deletion, which no client makes",
             );
-        Self { fs, shares: [base, scratch], stack, _dir: dir }
+        Self { fs, shares: [base, scratch], stack, dir }
     }
 
     /// Under virtual ownership, which needs no privilege.
@@ -100,4 +100,55 @@ fn random_operations_over_directories_of_the_host_agree_with_the_model() {
     let run = ModelRun { lists: ModelRun::from_env().lists.min(30), ..ModelRun::from_env() };
     run.run(&subject.stack).unwrap_or_else(|found| panic!("{found}"));
     subject.gave_everything_back();
+}
+
+#[test]
+fn layer_that_changes_underneath_breaks_nothing_but_what_changed() {
+    let subject = Subject::new("changing", Ownership::Virtual, true);
+    let fs: Arc<dyn DynFileSystem> = Arc::<OverlayFs>::clone(&subject.fs) as _;
+    let at = |name: &str| subject.dir.path().join("base").join(name);
+    std::fs::write(at("etc/other"), "stays").unwrap();
+    on(&fs, |w| {
+        let fd = w.open("etc/common", OpenFlags::READ_ONLY).unwrap();
+        let dir = w.opendir("etc").unwrap();
+        std::fs::remove_file(at("etc/common")).unwrap();
+        assert_eq!(w.stat("etc/common").unwrap_err(), Errno::ENOENT);
+        assert_eq!(w.read_fd(fd).unwrap(), b"base", "what is open stays");
+        assert_eq!(w.read("etc/other").unwrap(), b"stays");
+        std::fs::write(at("etc/common"), "another").unwrap();
+        w.write_at("etc/common", 0, b"A").unwrap();
+        assert_eq!(w.read("etc/common").unwrap(), b"Another", "a copy is of what is there");
+        std::fs::remove_dir_all(at("etc")).unwrap();
+        w.file("etc/new", b"new").unwrap();
+        assert_eq!(w.read("etc/new").unwrap(), b"new");
+        assert_eq!(w.read("etc/common").unwrap(), b"Another");
+        assert_eq!(w.stat("etc/other").unwrap_err(), Errno::ENOENT);
+        w.close(fd).unwrap();
+        w.close(dir).unwrap();
+    });
+    on(&fs, |w| assert_eq!(w.names("etc").unwrap(), ["common", "new"]));
+    subject.gave_everything_back();
+}
+
+#[test]
+fn writable_layer_on_a_filesystem_without_attributes_is_refused() {
+    if !is_root() {
+        eprintln!("not run: it takes root");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut ramfs = std::process::Command::new("mount");
+    let mounted = ramfs.args(["-t", "ramfs", "ramfs"]).arg(dir.path()).status().unwrap();
+    if !mounted.success() {
+        eprintln!("not run: it takes a mount");
+        return;
+    }
+    let share = PassthroughFs::builder().root_dir(dir.path()).ownership(Ownership::Host);
+    let refused = share.build().map(|share| {
+        OverlayFs::builder().layer(support::mem()).writable(Arc::new(share)).build().map(drop)
+    });
+    let unmounted = std::process::Command::new("umount").arg(dir.path()).status().unwrap();
+    assert!(unmounted.success());
+    let said = refused.unwrap().unwrap_err().to_string();
+    assert!(said.contains("lacks attributes in trusted."), "{said}");
 }
