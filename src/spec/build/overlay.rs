@@ -1,5 +1,6 @@
 //! The overlay.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use stratafs_core::DynFileSystem;
@@ -53,6 +54,7 @@ fn label(layer: &Node) -> String {
 
 /// The layers are listed with the topmost first, as the kernel's `lowerdir=` lists them.
 fn builder(node: &Node, surroundings: &Surroundings) -> Result<Builder, SpecError> {
+    refuse_nested(node)?;
     let mut builder = OverlayFs::builder();
     let lowers: Vec<_> = node.get_all("lower").collect();
     for setting in lowers.into_iter().rev() {
@@ -99,6 +101,54 @@ fn builder(node: &Node, surroundings: &Surroundings) -> Result<Builder, SpecErro
         builder = builder.negative_timeout(timeout);
     }
     Ok(builder)
+}
+
+/// The directory of the host that a layer shows, whoever watches or guards it.
+fn host_path(layer: &Node) -> Option<PathBuf> {
+    let mut at = layer;
+    while let Some(inner) = at.filesystem("inner") {
+        at = inner;
+    }
+    // What is not there its builder complains of.
+    at.path("root_dir")?.canonicalize().ok()
+}
+
+/// Refuses directories of the host in one another, where what is written would change what is read,
+/// or what is staged would be cleared away.
+fn refuse_nested(node: &Node) -> Result<(), SpecError> {
+    let upper = node.filesystem("upper").and_then(host_path);
+    let beside = || node.filesystem("upper").and_then(|upper| upper.path("extra_root"));
+    let work = node.path("work").or_else(beside).and_then(|path| path.canonicalize().ok());
+    let refuse = |inner: &str, outer: &str| {
+        let problem = format!("{inner} lies in {outer} (ELOOP)");
+        let next = "use directories beside each other";
+        Err(SpecError::Arguments(Box::new(report(node, problem).next(next))))
+    };
+    if let (Some(upper), Some(work)) = (&upper, &work)
+        && upper != work
+    {
+        if work.starts_with(upper) {
+            return refuse("`work`", "`upper`");
+        }
+        if upper.starts_with(work) {
+            return refuse("`upper`", "`work`");
+        }
+    }
+    for setting in node.get_all("lower") {
+        let Checked::Filesystem(lower) = &setting.value else { continue };
+        let Some(path) = host_path(lower) else { continue };
+        let named = format!("the layer {}", label(lower));
+        for (name, written) in [("`upper`", &upper), ("`work`", &work)] {
+            let Some(written) = written else { continue };
+            if path.starts_with(written) && path != *written {
+                return refuse(&named, name);
+            }
+            if written.starts_with(&path) && path != *written {
+                log::warn!("overlay: {name} lies in {named}, so it shows there, and changes");
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A directory of the host has its staging directory beside it, as one filesystem with two roots;

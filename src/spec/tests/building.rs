@@ -279,3 +279,82 @@ fn build_of_an_overlay_whose_upper_and_work_do_not_fit_says_what_to_do() {
         assert!(error.contains(said), "{text}: {error}");
     }
 }
+
+#[test]
+fn build_of_an_overlay_of_directories_that_lie_in_one_another_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    for name in ["up/inner", "work/inner", "base"] {
+        std::fs::create_dir_all(at(name)).unwrap();
+    }
+    for (lower, upper, work, says) in [
+        ("up/inner", "up", "work", "lies in `upper` (ELOOP)"),
+        ("work/inner", "up", "work", "lies in `work` (ELOOP)"),
+        ("base", "up", "up/inner", "`work` lies in `upper`"),
+        ("base", "work/inner", "work", "`upper` lies in `work`"),
+        ("up", "up", "work", "are one directory (ELOOP)"),
+        ("work", "up", "work", "are one directory (ELOOP)"),
+        ("base", "up", "up", "the second root is the root itself"),
+    ] {
+        let (lower, upper, work) = (at(lower), at(upper), at(work));
+        let text = format!("overlay(lower={lower}, upper={upper}, work={work}, userxattr)");
+        let said = error_of(&text).to_string();
+        assert!(said.contains(says), "{text}: {said}");
+        if says.contains(" lies in ") {
+            let text = format!("overlay(lower=readonly({lower}), upper={upper}, work={work})");
+            assert!(error_of(&text).to_string().contains(says), "{text}");
+        }
+    }
+    // What contains the others is read where nothing is written through it.
+    let (whole, up, work) = (dir.path().display(), at("up"), at("work"));
+    built(&format!("overlay(lower={whole}, upper={up}, work={work}, userxattr)"));
+}
+
+#[test]
+fn build_of_an_overlay_with_work_on_another_filesystem_says_so() {
+    let here = tempfile::tempdir().unwrap();
+    let Ok(there) = tempfile::tempdir_in("/dev/shm") else { return };
+    let device = |dir: &tempfile::TempDir| {
+        std::os::unix::fs::MetadataExt::dev(&std::fs::metadata(dir.path()).unwrap())
+    };
+    if device(&here) == device(&there) {
+        return;
+    }
+    let (upper, work) = (here.path().display(), there.path().display());
+    let said = error_of(&format!("overlay(lower=mem(), upper={upper}, work={work})")).to_string();
+    assert!(said.contains("EXDEV"), "{said}");
+}
+
+#[test]
+fn build_of_an_overlay_with_a_missing_layer_names_it() {
+    for text in [
+        "overlay(lower=/nonexistent/layer)",
+        "overlay(lower=mem(), lowerdir=/tmp:/nonexistent/layer)",
+        "overlay(lower=mem(), upper=/nonexistent/layer, work=/tmp)",
+        "overlay(lower=mem(), upper=/tmp, work=/nonexistent/layer)",
+    ] {
+        let said = error_of(text).to_string();
+        assert!(said.contains("/nonexistent/layer") && said.contains("ENOENT"), "{text}: {said}");
+    }
+}
+
+#[test]
+fn build_of_an_overlay_of_five_hundred_directories_works() {
+    let dir = tempfile::tempdir().unwrap();
+    let paths: Vec<String> = (0..500)
+        .map(|layer| {
+            let path = dir.path().join(layer.to_string());
+            std::fs::create_dir(&path).unwrap();
+            std::fs::write(path.join("same"), layer.to_string()).unwrap();
+            std::fs::write(path.join(format!("of-{layer}")), "").unwrap();
+            path.display().to_string()
+        })
+        .collect();
+    let fs = built(&format!("overlay(lowerdir={}, upper=mem())", paths.join(":")));
+    let find = |text: &str| fs.lookup(&Context::internal(), NodeId::ROOT, name(text)).unwrap();
+    let Lookup::Found(same) = find("same") else { panic!("it is there") };
+    assert_eq!(same.attr.size, 1, "that of layer 0");
+    assert!(matches!(find("of-499"), Lookup::Found(_)));
+    fs.unlink(&Context::internal(), NodeId::ROOT, name("same")).unwrap();
+    assert!(matches!(find("same"), Lookup::Absent(_)));
+}
