@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use allocation_counter::measure;
+use parking_lot::Mutex;
 use stratafs::protocol::null::NullFs;
 use stratafs::protocol::{InitFlags, Opcode};
 use stratafs_core::{
-    Attr, Behaviours, Context, DirSink, DynFileSystem, Entry, Errno, Features, HandleId, Lookup,
-    Name, Needs, NodeId, OpenFlags, Opened, OpenedFlags, ReadSink, Result, TimedAttr, WriteFlags,
-    WriteSource, XattrName,
+    Attr, Behaviours, Context, DirSink, DynFileSystem, Entry, Errno, Features, HandleId, Intercept,
+    Intercepted, Lookup, Name, Needs, NodeId, Op, OpenFlags, Opened, OpenedFlags, ReadSink, Result,
+    TimedAttr, WriteFlags, WriteSource, XattrName,
 };
 use stratafs_memfs::{Locks, MemFs, SizeExt};
+use stratafs_passthroughfs::{Ownership, PassthroughFs};
 
 use super::hostile::{EDGES, Entropy, Hostile, Seeded};
 use super::recorder::Stage;
@@ -294,6 +296,46 @@ fn malformed_requests_to_a_stateless_memfs_hold_the_invariants() {
         Stage::new(MemFs::builder().capacity(512.kib()).max_inodes(500)).into_checked()
     };
     storm(make, 2, requests() / 4);
+}
+
+/// Refuses what would fill the disk of the machine that tests, wait for it, or lock files in.
+struct Gentle;
+
+impl Intercept for Gentle {
+    type Mark = ();
+
+    fn before(&self, _: &Context<'_>, op: &Op<'_>) -> Result<()> {
+        const LIMIT: u64 = 1 << 20;
+        match op {
+            Op::Fallocate { len, .. } | Op::CopyFileRange { len, .. } if *len > LIMIT => {
+                Err(Errno::ENOSPC)
+            }
+            Op::Fsync { .. } | Op::Fsyncdir { .. } | Op::Syncfs { .. } => Err(Errno::EIO),
+            Op::SetInodeFlags { .. } => Err(Errno::EPERM),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[test]
+fn malformed_requests_to_a_host_directory_hold_the_invariants() {
+    let above = tempfile::tempdir().unwrap();
+    std::fs::write(above.path().join("outside"), b"precious").unwrap();
+    let shares = Mutex::new(Vec::new());
+    let make = || -> Arc<dyn DynFileSystem> {
+        let dir = tempfile::tempdir_in(above.path()).unwrap();
+        let builder = PassthroughFs::builder().root_dir(dir.path()).posix_acl(true);
+        let fs = Arc::new(builder.ownership(Ownership::Virtual).fd_budget(16).build().unwrap());
+        shares.lock().push((dir, Arc::clone(&fs)));
+        Arc::new(Intercepted::new(fs as Arc<dyn DynFileSystem>, Gentle))
+    };
+    storm(make, 4, requests() / 8);
+    for (_, fs) in &*shares.lock() {
+        let usage = fs.usage();
+        assert_eq!((usage.nodes, usage.pins, usage.handles), (1, 0, 0), "all is given back");
+    }
+    assert_eq!(std::fs::read(above.path().join("outside")).unwrap(), b"precious");
+    assert_eq!(std::fs::read_dir(above.path()).unwrap().count(), 1 + shares.lock().len());
 }
 
 #[test]
