@@ -10,30 +10,52 @@ use stratafs_core::{Errno, ReadSink, Result, WriteSource};
 /// A [`ReadSink`] that fills a buffer.
 pub struct BufferSink<'a> {
     buffer: &'a mut [u8],
-    filled: usize,
+    /// Bytes before the data, kept for a header.
+    head: usize,
+    /// Where the data ends.
+    end: usize,
 }
 
 impl<'a> BufferSink<'a> {
     /// An empty sink that fills `buffer` from its start.
     #[must_use]
     pub fn new(buffer: &'a mut [u8]) -> Self {
-        Self { buffer, filled: 0 }
+        Self::behind(buffer, 0)
+    }
+
+    /// An empty sink that fills `buffer` from byte `head` on.
+    #[must_use]
+    pub fn behind(buffer: &'a mut [u8], head: usize) -> Self {
+        Self { buffer, head, end: head }
     }
 
     /// What was written so far.
     #[must_use]
     pub fn filled(&self) -> &[u8] {
-        self.buffer.get(..self.filled).unwrap_or_default()
+        self.buffer.get(self.head..self.end).unwrap_or_default()
+    }
+
+    /// `header` and what was written behind it, in one piece.
+    ///
+    /// Empty unless the header is as long as the room that was kept for it.
+    #[must_use]
+    pub fn with_header(&mut self, header: &[u8]) -> &[u8] {
+        let Some(whole) = self.buffer.get_mut(..self.end) else { return &[] };
+        match whole.get_mut(..self.head) {
+            Some(room) if room.len() == header.len() => room.copy_from_slice(header),
+            _ => return &[],
+        }
+        whole
     }
 
     /// Forgets what was written.
     pub fn clear(&mut self) {
-        self.filled = 0;
+        self.end = self.head;
     }
 
     /// The room that is left, at most `len` of it.
     fn room(&mut self, len: usize) -> &mut [u8] {
-        let rest = self.buffer.get_mut(self.filled..).unwrap_or_default();
+        let rest = self.buffer.get_mut(self.end..).unwrap_or_default();
         let len = len.min(rest.len());
         rest.get_mut(..len).unwrap_or_default()
     }
@@ -41,14 +63,14 @@ impl<'a> BufferSink<'a> {
 
 impl ReadSink for BufferSink<'_> {
     fn remaining(&self) -> usize {
-        self.buffer.len().saturating_sub(self.filled)
+        self.buffer.len().saturating_sub(self.end)
     }
 
     fn write_slice(&mut self, data: &[u8]) -> Result<usize> {
         let room = self.room(data.len());
         let len = room.len();
         room.copy_from_slice(data.get(..len).unwrap_or_default());
-        self.filled += len;
+        self.end += len;
         Ok(len)
     }
 
@@ -69,7 +91,7 @@ impl ReadSink for BufferSink<'_> {
             match n {
                 Ok(0) => break,
                 Ok(n) => {
-                    self.filled += n.cast_unsigned();
+                    self.end += n.cast_unsigned();
                     done += n.cast_unsigned();
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -84,14 +106,14 @@ impl ReadSink for BufferSink<'_> {
         let room = self.room(len);
         room.fill(0);
         let len = room.len();
-        self.filled += len;
+        self.end += len;
         Ok(len)
     }
 }
 
 impl fmt::Debug for BufferSink<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "BufferSink({} of {})", self.filled, self.buffer.len())
+        write!(f, "BufferSink({} of {})", self.end, self.buffer.len())
     }
 }
 
@@ -202,6 +224,20 @@ mod tests {
         file.rewind().unwrap();
         file.read_to_end(&mut all).unwrap();
         all
+    }
+
+    #[test]
+    fn with_header_answers_header_and_data_in_one_piece() {
+        let mut buffer = [b'.'; 8];
+        let mut sink = BufferSink::behind(&mut buffer, 3);
+        assert_eq!((sink.filled(), sink.remaining()), (&b""[..], 5));
+        sink.write_slice(b"gone").unwrap();
+        sink.clear();
+        sink.write_slice(b"data and more").unwrap();
+        assert_eq!(sink.filled(), b"data ");
+        assert_eq!(sink.with_header(b"abc"), b"abcdata ");
+        assert_eq!(sink.with_header(b"of another length"), b"");
+        assert_eq!(BufferSink::behind(&mut [0; 2], 3).with_header(b"abc"), b"");
     }
 
     #[test]

@@ -91,6 +91,17 @@ pub fn readv(device: BorrowedFd<'_>, buffers: &mut [IoSliceMut<'_>]) -> io::Resu
     Ok(n.cast_unsigned())
 }
 
+/// Writes one whole reply or notification, which is in one piece; otherwise as [`writev`].
+///
+/// # Errors
+/// As [`writev`].
+pub fn write(device: BorrowedFd<'_>, message: &[u8]) -> io::Result<usize> {
+    // SAFETY: the pointer and length describe `message`, which lives through the call.
+    let n =
+        check(unsafe { libc::write(device.as_raw_fd(), message.as_ptr().cast(), message.len()) })?;
+    Ok(n.cast_unsigned())
+}
+
 /// Writes one whole reply or notification.
 ///
 /// # Errors

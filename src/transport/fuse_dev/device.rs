@@ -1,6 +1,6 @@
 //! One descriptor of the connection: requests out of it, replies into it.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -79,14 +79,17 @@ impl Device {
         poll::readable([self.as_fd()], Some(Duration::ZERO)).is_ok_and(|[ready]| ready.readable)
     }
 
-    /// Answers a request; the error takes the place of the payload.
-    fn reply(&self, unique: u64, answer: Result<&[u8], Errno>) -> Result<(), Undeliverable> {
-        let (payload, error) = match answer {
-            Ok(payload) => (payload, 0),
-            Err(errno) => (&[][..], -errno.raw()),
-        };
-        let header = out_header(unique, payload.len(), error);
-        match fuse::writev(self.as_fd(), &[IoSlice::new(&header), IoSlice::new(payload)]) {
+    /// Answers a request with an error, or with no more than that it is done.
+    fn answer(&self, unique: u64, answer: Result<(), Errno>) -> Result<(), Undeliverable> {
+        let error = answer.err().map_or(0, |errno| -errno.raw());
+        self.reply(unique, &out_header(unique, 0, error), error)
+    }
+
+    /// Writes a whole reply, which says `error`.
+    ///
+    /// In one piece, header and payload: the kernel pins the memory of each for itself.
+    fn reply(&self, unique: u64, message: &[u8], error: i32) -> Result<(), Undeliverable> {
+        match fuse::write(self.as_fd(), message) {
             Ok(_) => Ok(()),
             Err(cause) => {
                 // ENOENT: the client was interrupted and has gone. ENODEV: everybody has.
@@ -97,7 +100,7 @@ impl Device {
                     log::error!("request {unique}: the kernel did not take the reply: {cause}");
                     // The request may still wait; it must not do so for ever.
                     if error == 0 {
-                        let _ = self.reply(unique, Err(Errno::EIO));
+                        let _ = self.answer(unique, Err(Errno::EIO));
                     }
                 }
                 Err(Undeliverable)
@@ -160,7 +163,7 @@ pub(super) struct Slot<'a> {
 impl<'a> Slot<'a> {
     /// The slot for `request`, with `buffer` for the payload.
     pub(super) fn new(device: &'a Arc<Device>, request: &[u8], buffer: &'a mut [u8]) -> Self {
-        Self { device, payload: BufferSink::new(buffer), owed: owed(request) }
+        Self { device, payload: BufferSink::behind(buffer, OUT_HEADER_LEN), owed: owed(request) }
     }
 }
 
@@ -182,7 +185,11 @@ impl ReplySlot for Slot<'_> {
 
     fn send(mut self, unique: u64, answer: Result<(), Errno>) -> Result<(), Undeliverable> {
         self.owed = None;
-        self.device.reply(unique, answer.map(|()| self.payload.filled()))
+        if answer.is_err() {
+            return self.device.answer(unique, answer);
+        }
+        let header = out_header(unique, self.payload.filled().len(), 0);
+        self.device.reply(unique, self.payload.with_header(&header), 0)
     }
 
     fn finish(mut self) {
@@ -198,7 +205,7 @@ impl ReplySlot for Slot<'_> {
 impl Drop for Slot<'_> {
     fn drop(&mut self) {
         if let Some(unique) = self.owed {
-            let _ = self.device.reply(unique, Err(Errno::EIO));
+            let _ = self.device.answer(unique, Err(Errno::EIO));
         }
     }
 }
@@ -216,7 +223,7 @@ struct Detached(Weak<Device>);
 impl DetachedReply for Detached {
     fn send(self: Box<Self>, unique: u64, answer: Result<(), Errno>) {
         if let Some(device) = self.0.upgrade() {
-            let _ = device.reply(unique, answer.map(|()| &[][..]));
+            let _ = device.answer(unique, answer);
         }
     }
 }

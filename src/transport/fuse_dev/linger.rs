@@ -83,20 +83,19 @@ impl<'a> Reader<'a> {
 
     /// Waits for a request; answers its length and whether it was there already.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> Result<(usize, bool), NoRequest> {
-        let begin = Instant::now();
         if self.habit.lingers && self.set_nonblocking(true) {
-            let mut was_waiting = true;
+            let mut begin = None;
             loop {
+                // Before it asks: on this CPU the program can do nothing until it is let.
+                thread::yield_now();
                 let request = self.device.read(buffer);
                 if !matches!(request, Err(NoRequest::Again)) {
                     self.habit.was_worth_it();
-                    return request.map(|len| (len, was_waiting));
+                    return request.map(|len| (len, begin.is_none()));
                 }
-                if begin.elapsed() >= LINGER {
+                if begin.get_or_insert_with(Instant::now).elapsed() >= LINGER {
                     break;
                 }
-                was_waiting = false;
-                thread::yield_now();
             }
             self.habit.was_in_vain();
         }
@@ -104,9 +103,9 @@ impl<'a> Reader<'a> {
             // Which no kernel does; but a loop without a pause would be worse than a slow one.
             thread::sleep(LINGER);
         }
-        let asleep = Instant::now();
+        let begin = Instant::now();
         let len = self.device.read(buffer)?;
-        let wait = asleep.elapsed();
+        let wait = begin.elapsed();
         self.habit.slept(wait);
         Ok((len, wait < AT_ONCE))
     }
