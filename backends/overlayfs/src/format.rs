@@ -31,6 +31,9 @@ pub(crate) enum Record {
     Whiteout,
     /// How many names more this file has than its object in the writable layer or below.
     Nlink,
+    /// How many names a file of the index has in the read-only layer, for those of its names that
+    /// lead to another file there. The kernel ignores it and hides it.
+    LowerNlink,
     /// What of the writable layer an entry of the index is for.
     Upper,
     /// The inode number of what this file was copied up from, where its origin does not give it
@@ -62,6 +65,7 @@ impl Namespace {
                     Record::Impure => concat!($prefix, "impure"),
                     Record::Whiteout => concat!($prefix, "whiteout"),
                     Record::Nlink => concat!($prefix, "nlink"),
+                    Record::LowerNlink => concat!($prefix, "stratafs.lower_nlink"),
                     Record::Upper => concat!($prefix, "upper"),
                     Record::Ino => concat!($prefix, "stratafs.ino"),
                 }

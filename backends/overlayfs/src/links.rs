@@ -189,10 +189,21 @@ impl OverlayFs {
         Ok(match record.as_deref().and_then(parse_nlink) {
             Some((NlinkOf::Upper, more)) => more,
             Some((NlinkOf::Lower, more)) => {
-                lower()?.map_or(0, |lower| i64::from(lower) + more - i64::from(nlink))
+                let lower = match self.recorded_below(upper)? {
+                    None => lower()?,
+                    recorded => recorded,
+                };
+                lower.map_or(0, |lower| i64::from(lower) + more - i64::from(nlink))
             }
             None => 0,
         })
+    }
+
+    /// How many names a file of the index has in the read-only layer by its record. A name that it got
+    /// later may lead to another file there, which says nothing about it.
+    fn recorded_below(&self, upper: &Real) -> Result<Option<u32>> {
+        let record = upper.xattr(self.names.name(Record::LowerNlink))?;
+        Ok(record.and_then(|value| std::str::from_utf8(&value).ok()?.parse().ok()))
     }
 
     /// Whether nothing came into the index since `linked` was found out.
@@ -222,6 +233,8 @@ impl OverlayFs {
             return Err(Errno::EIO);
         };
         upper.set_xattr(self.names.name(Record::Nlink), &nlink_value(NlinkOf::Lower, 0))?;
+        let below = attr.nlink.to_string();
+        upper.set_xattr(self.names.name(Record::LowerNlink), below.as_bytes())?;
         let mut names = links.names.write();
         staged.publish(&links.dir, name.as_name(), RenameFlags::NOREPLACE)?;
         names.insert(name.clone());
