@@ -60,14 +60,17 @@ enum Soak {
     Differential,
     /// Thousands of random lists of changes of an overlay, built anew after every step.
     Overlay,
+    /// Crashes of an overlay at every call of every change after every other.
+    CrashPairs,
 }
 
-const ALL: [Soak; 11] = [
+const ALL: [Soak; 12] = [
     Soak::Deny,
     Soak::Malformed,
     Soak::Chains,
     Soak::Differential,
     Soak::Overlay,
+    Soak::CrashPairs,
     Soak::Races,
     Soak::HostTree,
     Soak::ManyFiles,
@@ -116,7 +119,7 @@ const DIFFERENTIAL: Longer = Longer {
     test: "in_process",
     names: &["differential"],
     variable: "STRATAFS_DIFFERENTIAL_LISTS",
-    value: "5000",
+    value: "2000",
 };
 const OVERLAY: Longer = Longer {
     package: "stratafs-overlayfs",
@@ -124,6 +127,14 @@ const OVERLAY: Longer = Longer {
     names: &[],
     variable: "STRATAFS_MODEL_LISTS",
     value: "5000",
+};
+
+const CRASH_PAIRS: Longer = Longer {
+    package: "stratafs-overlayfs",
+    test: "crash",
+    names: &["after_another_change"],
+    variable: "STRATAFS_CRASH_PAIRS",
+    value: "all",
 };
 
 const FSX_RUNS: u64 = 50;
@@ -147,6 +158,7 @@ impl fmt::Display for Soak {
             Self::HostTree => "host-tree",
             Self::Differential => "differential",
             Self::Overlay => "overlay",
+            Self::CrashPairs => "crash-pairs",
         })
     }
 }
@@ -170,6 +182,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             Soak::HostTree => longer(&HOST_TREE),
             Soak::Differential => longer(&DIFFERENTIAL),
             Soak::Overlay => longer(&OVERLAY),
+            Soak::CrashPairs => longer(&CRASH_PAIRS),
         };
         let took = start.elapsed().as_secs();
         match outcome {
