@@ -146,7 +146,7 @@ impl OverlayFs {
         dir.require_dir()?;
         self.writable()?;
         // Before a directory is copied up in vain.
-        if self.peek(&dir, name)?.is_some() {
+        if dir.upper().is_none() && self.peek(&dir, name)?.is_some() {
             return Err(Errno::EEXIST);
         }
         let upper_dir = self.copy_up(&dir, Data::All)?;
@@ -155,7 +155,7 @@ impl OverlayFs {
         if place.removed {
             return Err(Errno::ENOENT);
         }
-        let resolved = self.resolve(&place, name)?;
+        let resolved = self.resolve_new(&dir, &place, name)?;
         if resolved.object.is_some() {
             return Err(Errno::EEXIST);
         }

@@ -61,7 +61,7 @@
 //! | `ino` | inode numbers |
 //! | `origin` | file handles that say what was copied up from where |
 //! | `index`, `links` | hard links through copy-up |
-//! | `lookup` | finding objects in the layers |
+//! | `lookup`, `search` | finding objects in the layers |
 //! | `merge`, `dir` | merged listings |
 //! | `stage` | the staging directory |
 //! | `copy_up` | copy-up |
@@ -112,6 +112,7 @@ mod notify;
 mod origin;
 mod remove;
 mod rename;
+mod search;
 mod stage;
 mod table;
 mod xattr;

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use stratafs_core::{Attr, Entry, Errno, FileType, Lookup, Name, NameBuf, NodeId, Result};
+use stratafs_core::{Attr, Context, Entry, Errno, FileType, Lookup, Name, NodeId, Result};
 
 use crate::OverlayFs;
 use crate::format::{self, Record, Redirect};
@@ -15,6 +15,7 @@ use crate::layer::{Real, UPPER};
 use crate::links::Linked;
 use crate::node::{Node, Of, Place};
 use crate::origin;
+use crate::search::Search;
 use crate::table::Key;
 
 /// What a layer's directory has under a name.
@@ -55,13 +56,13 @@ pub(crate) struct Object {
     pub(crate) linked: Linked,
     /// The number of the topmost part below the writable layer, mapped: of a directory, and of a
     /// file that was found in the index.
-    lower_ino: Option<u64>,
+    pub(crate) lower_ino: Option<u64>,
     /// It is a file, and its data is in none of the parts yet.
-    lacks_data: bool,
+    pub(crate) lacks_data: bool,
 }
 
 impl Object {
-    fn new(attr: Attr) -> Self {
+    pub(crate) fn new(attr: Attr) -> Self {
         Self {
             upper: None,
             lowers: Vec::new(),
@@ -124,18 +125,14 @@ impl Drop for Looked<'_> {
     }
 }
 
-/// Which parts of the layers below are searched, and by which path.
-struct Search {
-    /// Directories of layers, the topmost first.
-    bases: Vec<Real>,
-    /// One name, or more after a redirect.
-    path: Vec<NameBuf>,
-}
+/// The mark of fuse-overlayfs for a directory into which nothing is merged.
+const FUSE_OPAQUE: &[u8] = b"user.fuseoverlayfs.opaque";
 
-/// Whether something ends the search.
-enum Step {
-    Next,
-    Done,
+/// Which marks an object has.
+struct Marks {
+    opaque: bool,
+    redirect: bool,
+    fuse_opaque: bool,
 }
 
 impl OverlayFs {
@@ -150,39 +147,49 @@ impl OverlayFs {
 
     /// As [`resolve`](Self::resolve), by the names in the layers alone and not by the index.
     pub(crate) fn resolve_names(&self, dir: &Place, name: Name<'_>) -> Result<Resolved> {
+        let above = match &dir.upper {
+            Some(upper) if !dir.removed => self.probe(upper, name)?,
+            _ => Probe::Absent,
+        };
+        self.resolve_below(dir, name, above)
+    }
+
+    /// As [`resolve_names`](Self::resolve_names), where the writable layer has `above`.
+    fn resolve_below(&self, dir: &Place, name: Name<'_>, above: Probe) -> Result<Resolved> {
         let mut slot = Slot::Absent;
         let mut object = None;
         if dir.removed {
             return Ok(Resolved { slot, object });
         }
-        let mut search = Search { bases: dir.lowers.to_vec(), path: vec![name.to_owned()] };
-        if let Some(upper) = &dir.upper {
-            match self.probe(upper, name)? {
-                Probe::Absent => {}
-                Probe::Whiteout => return Ok(Resolved { slot: Slot::Whiteout, object: None }),
-                Probe::Object { mut real, attr, alone } => {
-                    slot = Slot::Object;
-                    let is_dir = attr.is_dir();
-                    let lacks_data = !is_dir && self.is_metacopy(&real, &attr)?;
-                    let mut alone = alone || (!is_dir && !lacks_data);
-                    let mut redirect = None;
-                    if !alone && !self.lowers.is_empty() {
-                        alone = is_dir && self.is_opaque(&mut real)?;
-                        redirect = if alone { None } else { self.redirect(&real)? };
+        let mut search = Search { bases: dir.lowers.to_vec(), path: Arc::new([name.to_owned()]) };
+        match above {
+            Probe::Absent => {}
+            Probe::Whiteout => return Ok(Resolved { slot: Slot::Whiteout, object: None }),
+            Probe::Object { mut real, attr, alone } => {
+                slot = Slot::Object;
+                let is_dir = attr.is_dir();
+                let lacks_data = !is_dir && self.is_metacopy(&real, &attr)?;
+                let mut alone = alone || (!is_dir && !lacks_data);
+                let mut redirect = None;
+                if !alone && !self.lowers.is_empty() {
+                    if is_dir {
+                        (alone, redirect) = self.opaque_or_redirect(&mut real)?;
+                    } else {
+                        redirect = self.redirect(&real)?;
                     }
-                    match &redirect {
-                        Some(Redirect::Absolute(path)) => {
-                            search.bases = self.lowers.to_vec();
-                            search.path.clone_from(path);
-                        }
-                        Some(Redirect::Sibling(name)) => search.path = vec![name.clone()],
-                        None => {}
+                }
+                match &redirect {
+                    Some(Redirect::Absolute(path)) => {
+                        search.bases = self.lowers.to_vec();
+                        search.path = path.clone().into();
                     }
-                    let upper = Some(real);
-                    object = Some(Object { upper, redirect, lacks_data, ..Object::new(attr) });
-                    if alone {
-                        return Ok(Resolved { slot, object });
-                    }
+                    Some(Redirect::Sibling(name)) => search.path = Arc::new([name.clone()]),
+                    None => {}
+                }
+                let upper = Some(real);
+                object = Some(Object { upper, redirect, lacks_data, ..Object::new(attr) });
+                if alone {
+                    return Ok(Resolved { slot, object });
                 }
             }
         }
@@ -207,127 +214,12 @@ impl OverlayFs {
         Ok(false)
     }
 
-    fn search(&self, mut search: Search, object: &mut Option<Object>) -> Result<()> {
-        let mut at = 0;
-        while let Some(base) = search.bases.get(at).cloned() {
-            at += 1;
-            let rest = search.bases.get(at..).unwrap_or_default().to_vec();
-            let last = rest.is_empty();
-            match self.search_layer(&base, &mut search, rest, last, object)? {
-                Step::Done => return Ok(()),
-                Step::Next => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// Follows the path in one layer. A redirect on the way changes what is searched in the layers
-    /// below.
-    fn search_layer(
-        &self,
-        base: &Real,
-        search: &mut Search,
-        rest: Vec<Real>,
-        last: bool,
-        object: &mut Option<Object>,
-    ) -> Result<Step> {
-        let mut dir = base.clone();
-        let mut step = Step::Next;
-        let path = search.path.clone();
-        for (depth, name) in path.iter().enumerate() {
-            let is_end = depth + 1 == path.len();
-            let (mut real, attr, mut alone) = match self.probe(&dir, name.as_name())? {
-                Probe::Absent => return Ok(step),
-                Probe::Whiteout => return Ok(Step::Done),
-                Probe::Object { real, attr, alone } => (real, attr, alone),
-            };
-            let wants_file = object.as_ref().is_some_and(|object| !object.is_dir());
-            if !attr.is_dir() {
-                if !is_end || !self.take_file(&real, attr, object)? {
-                    return Ok(Step::Done);
-                }
-                if let Some(redirect) = self.redirect(&real)? {
-                    self.redirected(search, base, &rest, &path, depth, redirect);
-                }
-                return Ok(Step::Next);
-            }
-            if is_end && wants_file {
-                return Ok(Step::Done);
-            }
-            if !last {
-                alone = alone || self.is_opaque(&mut real)?;
-                if !alone && let Some(redirect) = self.redirect(&real)? {
-                    self.redirected(search, base, &rest, &path, depth, redirect);
-                }
-            }
-            if alone {
-                step = Step::Done;
-            }
-            if is_end {
-                let ino = self.map_ino(&real, attr.ino);
-                let found = object.get_or_insert_with(|| Object::new(attr));
-                found.lower_ino.get_or_insert(ino);
-                found.lowers.push(real);
-                return Ok(step);
-            }
-            dir = real;
-        }
-        Ok(step)
-    }
-
-    /// Takes what is no directory, `real` of a read-only layer, into `object`. Says whether its data
-    /// is to be looked for further down.
-    fn take_file(&self, real: &Real, attr: Attr, object: &mut Option<Object>) -> Result<bool> {
-        let goes_on = match object {
-            None => self.is_metacopy(real, &attr)?,
-            Some(file) if file.lacks_data && attr.kind() == FileType::Regular => {
-                self.is_metacopy(real, &attr)?
-            }
-            // It is hidden.
-            Some(_) => return Ok(false),
-        };
-        let file = object.get_or_insert_with(|| Object::new(attr));
-        file.lowers.push(real.clone());
-        file.lacks_data = goes_on;
-        Ok(goes_on)
-    }
-
     /// Whether the data of the file `real` is in a layer below.
     pub(crate) fn is_metacopy(&self, real: &Real, attr: &Attr) -> Result<bool> {
         if !self.options.metacopy || attr.kind() != FileType::Regular || attr.size == 0 {
             return Ok(false);
         }
         Ok(real.xattr(self.names.name(Record::Metacopy))?.is_some())
-    }
-
-    /// The layers below `base` are searched as `redirect` says, which was found on the name at
-    /// `depth` of `path`.
-    fn redirected(
-        &self,
-        search: &mut Search,
-        base: &Real,
-        rest: &[Real],
-        path: &[NameBuf],
-        depth: usize,
-        redirect: Redirect,
-    ) {
-        let tail = path.get(depth + 1..).unwrap_or_default();
-        let (bases, head) = match redirect {
-            Redirect::Absolute(names) => {
-                let below = self.lowers.iter().filter(|root| root.layer > base.layer);
-                (below.cloned().collect(), names)
-            }
-            Redirect::Sibling(name) => {
-                let mut names = path.get(..depth).unwrap_or_default().to_vec();
-                names.push(name);
-                (rest.to_vec(), names)
-            }
-        };
-        search.path = [&head, tail].concat();
-        // The search goes on after as many bases as it has seen.
-        let seen = search.bases.len() - rest.len();
-        search.bases.truncate(seen);
-        search.bases.extend::<Vec<Real>>(bases);
     }
 
     /// What `dir` has under `name`.
@@ -358,15 +250,33 @@ impl OverlayFs {
     /// Whether nothing below is merged into the directory `real`. Learns too whether whiteouts in it
     /// may be files.
     pub(crate) fn is_opaque(&self, real: &mut Real) -> Result<bool> {
-        match real.xattr(self.names.name(Record::Opaque))?.as_deref() {
-            Some(b"y") => return Ok(true),
-            Some(b"x") => real.file_whiteouts = true,
-            _ => {}
+        let marks = self.marks(real)?;
+        self.is_marked_opaque(real, &marks)
+    }
+
+    /// Which marks the object `real` has: most have none, which is one call to find out.
+    fn marks(&self, real: &Real) -> Result<Marks> {
+        let names = stratafs_transfer::list(&Context::internal(), &**real.fs(), real.id())?;
+        let has = |name: &[u8]| names.iter().any(|found| found == name);
+        Ok(Marks {
+            opaque: has(self.names.name(Record::Opaque)),
+            redirect: has(self.names.name(Record::Redirect)),
+            fuse_opaque: has(FUSE_OPAQUE),
+        })
+    }
+
+    fn is_marked_opaque(&self, real: &mut Real, marks: &Marks) -> Result<bool> {
+        if marks.opaque {
+            match real.xattr(self.names.name(Record::Opaque))?.as_deref() {
+                Some(b"y") => return Ok(true),
+                Some(b"x") => real.file_whiteouts = true,
+                _ => {}
+            }
         }
         if real.layer == UPPER {
             return Ok(false);
         }
-        if real.xattr(b"user.fuseoverlayfs.opaque")?.as_deref() == Some(b"y") {
+        if marks.fuse_opaque && real.xattr(FUSE_OPAQUE)?.as_deref() == Some(b"y") {
             return Ok(true);
         }
         match Name::new(format::OCI_OPAQUE) {
@@ -375,8 +285,17 @@ impl OverlayFs {
         }
     }
 
-    /// Where the parts of the directory `real` in the layers below are, if not under its own name.
-    fn redirect(&self, real: &Real) -> Result<Option<Redirect>> {
+    /// Whether nothing below is merged into the directory `real`, or where what is merged is.
+    pub(crate) fn opaque_or_redirect(&self, real: &mut Real) -> Result<(bool, Option<Redirect>)> {
+        let marks = self.marks(real)?;
+        let opaque = self.is_marked_opaque(real, &marks)?;
+        let redirect = if opaque || !marks.redirect { None } else { self.redirect(real)? };
+        Ok((opaque, redirect))
+    }
+
+    /// Where the parts of the directory `real` in the layers below are, if not under its own name; of
+    /// a file, its data.
+    pub(crate) fn redirect(&self, real: &Real) -> Result<Option<Redirect>> {
         let Some(value) = real.xattr(self.names.name(Record::Redirect))? else { return Ok(None) };
         if !self.options.follows_redirects() {
             log::warn!("overlay: a directory is redirected, which is not followed here (EPERM)");
@@ -471,8 +390,85 @@ impl OverlayFs {
     ) -> Result<Option<(Arc<Node>, Attr)>> {
         parent.require_dir()?;
         let _names = parent.names.read();
-        let resolved = self.resolve(&parent.place(), name)?;
+        if parent.lists_no(name) {
+            return Ok(None);
+        }
+        let dir = parent.place();
+        if dir.removed {
+            return Ok(None);
+        }
+        let above = match &dir.upper {
+            Some(upper) => self.probe(upper, name)?,
+            None => Probe::Absent,
+        };
+        if let Some(known) = self.find_known(parent, &dir, name, &above)? {
+            return Ok(Some(known));
+        }
+        let mut resolved = self.resolve_below(&dir, name, above)?;
+        if let Some(object) = &mut resolved.object {
+            self.settle(&dir, name, object)?;
+        }
         resolved.object.map(|object| self.enter(parent, name, object)).transpose()
+    }
+
+    /// The node of `name`, where there is one already: what it is made of need not be searched for in
+    /// all layers again. The layer that shows it is asked, since a name there can go elsewhere.
+    fn find_known(
+        &self,
+        parent: &Node,
+        dir: &Place,
+        name: Name<'_>,
+        above: &Probe,
+    ) -> Result<Option<(Arc<Node>, Attr)>> {
+        let (node, attr) = match above {
+            Probe::Whiteout => return Ok(None),
+            Probe::Object { real, attr, .. } => {
+                let Some(node) = self.table.find(&Key::Upper(real.id())) else { return Ok(None) };
+                (node, attr.clone())
+            }
+            Probe::Absent => {
+                let key = Key::Lower(parent.id, name.to_owned());
+                let Some(node) = self.table.find(&key) else { return Ok(None) };
+                let top = node.see(|place| match &place.upper {
+                    None => place.lowers.first().map(|lower| (lower.layer, lower.id())),
+                    Some(_) => None,
+                });
+                let Some((layer, id)) = top else { return Ok(None) };
+                let Some(base) = dir.lowers.iter().find(|base| base.layer == layer) else {
+                    return Ok(None);
+                };
+                match self.probe(base, name)? {
+                    Probe::Object { real, attr, .. } if real.id() == id => (node, attr),
+                    _ => return Ok(None),
+                }
+            }
+        };
+        if node.kind != attr.kind() {
+            return Ok(None);
+        }
+        self.table.look_up(&node);
+        Ok(Some((node, attr)))
+    }
+
+    /// What is under `name` in the directory `parent`, whose place is `dir`, for one who is to make
+    /// something there. Its lock of names is held.
+    pub(crate) fn resolve_new(
+        &self,
+        parent: &Node,
+        dir: &Place,
+        name: Name<'_>,
+    ) -> Result<Resolved> {
+        if let (true, Some(upper)) = (parent.lists_no(name), &dir.upper) {
+            let slot = match self.probe(upper, name)? {
+                Probe::Absent => Some(Slot::Absent),
+                Probe::Whiteout => Some(Slot::Whiteout),
+                Probe::Object { .. } => None,
+            };
+            if let Some(slot) = slot {
+                return Ok(Resolved { slot, object: None });
+            }
+        }
+        self.resolve(dir, name)
     }
 
     /// What is under `name` in `parent` at this moment.

@@ -65,6 +65,10 @@ impl Index {
         entries.map(|(cookie, entry)| (*cookie, entry.clone())).collect()
     }
 
+    pub(crate) fn contains(&self, name: Name<'_>) -> bool {
+        self.cookies.contains_key(name.as_bytes())
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }

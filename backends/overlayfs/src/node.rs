@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock};
-use stratafs_core::{Errno, FileType, Generation, NameBuf, NodeId, Result};
+use stratafs_core::{Errno, FileType, Generation, Name, NameBuf, NodeId, Result};
 
 use crate::format::Redirect;
 use crate::layer::Real;
@@ -167,6 +167,12 @@ impl Node {
 
     pub(crate) fn parent(&self) -> Option<(Arc<Self>, NameBuf)> {
         self.place.read().parent.clone()
+    }
+
+    /// Of a directory that was listed: whether the listing has no such name. What the layers would
+    /// say to a lookup need not be asked then.
+    pub(crate) fn lists_no(&self, name: Name<'_>) -> bool {
+        self.index.lock().as_ref().is_some_and(|index| !index.contains(name))
     }
 
     pub(crate) fn is_removed(&self) -> bool {

@@ -11,11 +11,18 @@ use stratafs_transfer::Data;
 use crate::OverlayFs;
 use crate::layer::Real;
 use crate::links::Linked;
-use crate::lookup::{Object, Resolved, Slot};
+use crate::lookup::{Looked, Object, Resolved, Slot};
 use crate::node::Node;
 
 /// How often a removal is tried anew when its name leads elsewhere meanwhile.
 const TRIES: usize = 16;
+
+/// What a try came to.
+enum Outcome {
+    Done,
+    /// It is a name of several, of which its file must know before it goes.
+    Linked,
+}
 
 impl OverlayFs {
     /// Removes `name` from `parent`: an empty directory if `dir`, anything else otherwise.
@@ -29,57 +36,65 @@ impl OverlayFs {
         let parent = self.table.get(parent)?;
         parent.require_dir()?;
         self.writable()?;
+        let mut linked = None;
         for _ in 0..TRIES {
-            if self.try_remove(cx, &parent, name, dir)? {
-                return Ok(());
+            match self.try_remove(cx, &parent, name, dir, linked.as_ref())? {
+                Outcome::Done => return Ok(()),
+                Outcome::Linked => {}
+            }
+            linked = self.find_held(&parent, name)?;
+            if let Some(linked) = &linked {
+                self.before_name_goes(&linked.node, &parent, name)?;
             }
         }
         log::error!("overlay: a removal was overtaken {TRIES} times (EIO)");
         Err(Errno::EIO)
     }
 
-    /// Says whether it was done; otherwise the name led elsewhere meanwhile.
+    /// Removes the name. `linked`: the node that was made ready to lose it, if it has other names.
     fn try_remove(
         &self,
         cx: &Context<'_>,
         parent: &Arc<Node>,
         name: Name<'_>,
         dir: bool,
-    ) -> Result<bool> {
+        linked: Option<&Looked<'_>>,
+    ) -> Result<Outcome> {
         let removable = |object: Option<Object>| match object {
             None => Err(Errno::ENOENT),
             Some(object) if object.is_dir() && !dir => Err(Errno::EISDIR),
             Some(object) if !object.is_dir() && dir => Err(Errno::ENOTDIR),
             Some(object) => Ok(object),
         };
-        // Before the directory is copied up in vain.
-        let object = removable(self.peek(parent, name)?)?;
-        if dir && !self.is_empty(&object.as_place())? {
-            return Err(Errno::ENOTEMPTY);
+        if parent.upper().is_none() {
+            // Before the directory is copied up in vain.
+            let object = removable(self.peek(parent, name)?)?;
+            if dir && !self.is_empty(&object.as_place())? {
+                return Err(Errno::ENOTEMPTY);
+            }
         }
         let upper_dir = self.copy_up(parent, Data::All)?;
-        let linked = match object.linked {
-            Linked::No => None,
-            _ => self.find_held(parent, name)?,
-        };
-        if let Some(linked) = &linked {
-            self.before_name_goes(&linked.node, parent, name)?;
-        }
 
         let names = parent.names.write();
         let place = parent.place();
         let Resolved { slot, object } = self.resolve(&place, name)?;
         let object = removable(object)?;
-        if object.linked != Linked::No && (slot != Slot::Object || linked.is_none()) {
-            return Ok(false);
-        }
         let child = self.table.find(&object.key(parent.id, name));
+        if object.linked != Linked::No {
+            let is_ready =
+                |child: &Arc<Node>| linked.is_some_and(|linked| Arc::ptr_eq(&linked.node, child));
+            if slot != Slot::Object || !child.as_ref().is_some_and(is_ready) {
+                return Ok(Outcome::Linked);
+            }
+        }
         // Nothing is made in it meanwhile; without a node nobody could.
         let child_names = child.as_ref().filter(|_| dir).map(|child| child.names.write());
         if dir && !self.is_empty(&object.as_place())? {
             return Err(Errno::ENOTEMPTY);
         }
-        let below = self.shows_below(&place, name)?;
+        // What shows, and is not of the writable layer alone, shows below by itself.
+        let merged = object.is_dir() && object.redirect.is_none() && !object.lowers.is_empty();
+        let below = slot == Slot::Absent || merged || self.shows_below(&place, name)?;
         self.take_away(&upper_dir, name, &object, below)?;
         if let Some(child) = &child {
             self.mark_removed(child);
@@ -89,7 +104,7 @@ impl OverlayFs {
         drop(child_names);
         drop(names);
         self.tell_gone(cx, parent, child.as_deref(), name);
-        Ok(true)
+        Ok(Outcome::Done)
     }
 
     /// Takes the name of `object` out of the writable layer's directory `dir`, and hides what is

@@ -4,10 +4,10 @@
 
 mod support;
 
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::sync::Arc;
 
-use stratafs_core::{DynFileSystem, Errno, OpenFlags};
+use stratafs_core::{DynFileSystem, Errno, OpenFlags, XattrMode};
 use stratafs_overlayfs::OverlayFs;
 use stratafs_passthroughfs::{Ownership, PassthroughFs};
 use stratafs_testkit::{Capabilities, ModelRun, Stack, World};
@@ -151,4 +151,24 @@ fn writable_layer_on_a_filesystem_without_attributes_is_refused() {
     assert!(unmounted.success());
     let said = refused.unwrap().unwrap_err().to_string();
     assert!(said.contains("lacks attributes in trusted."), "{said}");
+}
+
+#[test]
+fn copy_up_of_a_file_without_a_record_keeps_its_mode_and_owner() {
+    let subject = Subject::of_anyone("unrecorded");
+    let path = subject.dir.path().join("base/etc/plain");
+    std::fs::write(&path, "data").unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o751)).unwrap();
+    let fs: Arc<dyn DynFileSystem> = Arc::<OverlayFs>::clone(&subject.fs) as _;
+    on(&fs, |w| {
+        let before = w.stat("etc/plain").unwrap();
+        w.setxattr("etc/plain", b"user.x", b"1", XattrMode::Set).unwrap();
+        let after = w.stat("etc/plain").unwrap();
+        assert_eq!((after.mode, after.uid, after.gid), (before.mode, before.uid, before.gid));
+        assert_eq!(after.mode & 0o7777, 0o751);
+        assert_eq!((after.mtime, after.ino), (before.mtime, before.ino));
+    });
+    let copy = std::fs::metadata(subject.dir.path().join("scratch/upper/etc/plain")).unwrap();
+    assert_eq!(copy.len(), 4);
+    subject.gave_everything_back();
 }

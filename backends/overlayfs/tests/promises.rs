@@ -6,6 +6,8 @@ mod support;
 
 #[path = "promises/copy_up.rs"]
 mod copy_up;
+#[path = "promises/cost.rs"]
+mod cost;
 #[path = "promises/deletions.rs"]
 mod deletions;
 #[path = "promises/format.rs"]

@@ -61,6 +61,11 @@ impl Watch {
         self.seen.lock().iter().filter(|seen| **seen == kind).count()
     }
 
+    /// How many requests came.
+    pub(crate) fn all(&self) -> usize {
+        self.seen.lock().len()
+    }
+
     pub(crate) fn clear(&self) {
         self.seen.lock().clear();
     }
