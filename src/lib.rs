@@ -4,6 +4,7 @@
 
 #[cfg(feature = "cli")]
 pub mod cli;
+pub mod mount_mode;
 pub mod protocol;
 #[cfg(feature = "cli")]
 pub mod sandbox;

@@ -1,6 +1,8 @@
 //! From a checked composition to the filesystem.
 
+mod dual;
 pub(super) mod overlay;
+mod router;
 
 use std::sync::Arc;
 
@@ -31,6 +33,8 @@ const BUILDERS: &[(&str, Builder)] = &[
     ("mem", mem),
     ("passthrough", passthrough),
     ("overlay", overlay::overlay),
+    ("dual", dual::dual),
+    ("router", router::router),
     ("readonly", read_only),
     ("traced", traced),
 ];

@@ -380,8 +380,17 @@ const DUAL: Backend = Backend {
                     "backend-a-only",
                     "backend-a-fallback-to-backend-b-read",
                     "merge-reads-backend-a-precedence",
+                    "b-read-a-write",
+                    "a-only",
+                    "a-fallback-b-read",
+                    "merge-a-first",
                 ]),
-                "which of the two an operation goes to",
+                "which of the two an operation goes to; the last four are short for the first four",
+            ),
+            Key::new(
+                "userxattr",
+                Kind::Flag,
+                "keep records in user.dual.*, which takes no privilege",
             ),
         ],
         CACHING,
@@ -395,8 +404,23 @@ const ROUTER: Backend = Backend {
     other_names: &["routerfs", "mounts", "namespace"],
     positional: None,
     has_mounts: true,
-    keys: &[CACHING],
-    examples: &["router(/=mem(), /home/me=passthrough(/home/me), /tmp=mem(capacity=1GiB))"],
+    keys: &[
+        &[
+            Key::new(
+                "nosuid",
+                Kind::Path,
+                "a mount whose setuid bits and capabilities do not count",
+            )
+            .repeats(),
+            Key::new("nodev", Kind::Path, "a mount whose devices cannot be opened").repeats(),
+            Key::new("noexec", Kind::Path, "a mount whose files cannot be executed").repeats(),
+        ],
+        CACHING,
+    ],
+    examples: &[
+        "router(/=mem(), /home/me=passthrough(/home/me), /tmp=mem(capacity=1GiB))",
+        "router(/=/srv/root, /tmp=mem(mode=1777), nosuid=/tmp, nodev=/tmp)",
+    ],
 };
 
 const OCI: Backend = Backend {

@@ -12,6 +12,8 @@ mod faults;
 mod fuzz_twins;
 mod hello;
 mod model;
+mod mount_mode;
+mod nestings;
 #[cfg(feature = "cli")]
 mod overlay_tools;
 mod peers;

@@ -159,17 +159,17 @@ fn build_of_a_missing_host_directory_says_so() {
 
 #[test]
 fn build_what_this_version_lacks_points_at_it_and_says_what_is_known() {
-    let error = error_of("readonly(router(/=mem()))");
+    let error = error_of("readonly(oci(/image))");
     assert!(matches!(error, SpecError::NotBuilt(_)));
     assert_eq!(
         error.to_string(),
-        "cannot build the filesystem: router is not yet built into this version\n\
-         \u{20} readonly(router(/=mem()))\n\
+        "cannot build the filesystem: oci is not yet built into this version\n\
+         \u{20} readonly(oci(/image))\n\
          \u{20}          ^\n\
-         \u{20} allowed here: mem, passthrough, overlay, readonly, traced\n\
+         \u{20} allowed here: mem, passthrough, overlay, dual, router, readonly, traced\n\
          \u{20} use one of these, or a later version"
     );
-    for text in ["dual(a=mem(), b=mem())", "overlay(lower=oci(/i))", "oci(/i)"] {
+    for text in ["dual(a=mem(), b=oci(/i))", "overlay(lower=oci(/i))", "oci(/i)"] {
         assert!(matches!(error_of(text), SpecError::NotBuilt(_)), "{text}");
     }
 }

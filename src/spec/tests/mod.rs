@@ -5,6 +5,7 @@ mod errors;
 mod files;
 mod grammar;
 mod properties;
+mod trees;
 mod values;
 
 use super::ast::{Arg, Call, Expr, Value, Word};
