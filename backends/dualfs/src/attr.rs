@@ -51,10 +51,18 @@ impl DualFs {
             return self.get_attr(id);
         }
         let data = set.size.map_or(Data::All, Data::First);
-        let real = self.to_write(Request::new(OpKind::Setattr, true), &node, data)?;
-        let mut set = *set;
-        set.handle = self.written_handle(&node, set.handle)?;
-        let attr = real.fs().setattr(cx, real.id(), &set)?.attr;
+        let request = Request::new(OpKind::Setattr, true);
+        let mut first = *set;
+        first.handle = None;
+        let (real, now) = self.to_write_set(request, &node, data, Some((cx, &first)))?;
+        let attr = match now {
+            Some(attr) => attr,
+            None => {
+                let mut set = *set;
+                set.handle = self.written_handle(&node, set.handle)?;
+                real.fs().setattr(cx, real.id(), &set)?.attr
+            }
+        };
         self.tell_attr(cx, &node);
         Ok(TimedAttr::new(self.shown(&node, attr), self.cache.attr_timeout))
     }

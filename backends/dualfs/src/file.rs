@@ -62,8 +62,10 @@ impl DualFs {
             _ => return Err(Errno::ENXIO),
         }
         let request = Request::new(OpKind::Open, flags.writable() || flags.truncate());
+        let mut cut = SetAttr::new();
+        (cut.size, cut.kill_priv) = (Some(0), kill_priv);
         let at = if flags.truncate() {
-            self.to_write(request, node, Data::First(0))?
+            self.to_write_set(request, node, Data::First(0), Some((cx, &cut)))?.0
         } else if request.changes {
             self.to_write(request, node, Data::All)?
         } else {
@@ -72,8 +74,6 @@ impl DualFs {
         let kept = flags.without_truncate().without_exclusive();
         let real = self.open_real(cx, &at, kept)?;
         if flags.truncate() {
-            let mut cut = SetAttr::new();
-            (cut.size, cut.kill_priv) = (Some(0), kill_priv);
             cut.handle = Some(real.handle.handle());
             at.fs().setattr(cx, at.id(), &cut)?;
         }

@@ -37,6 +37,8 @@ pub struct DualFs {
     pub(crate) cache: Cache,
     /// Held while a directory may move to another.
     pub(crate) renames: Mutex<()>,
+    /// Held while a record of links changes, across calls into the written side.
+    pub(crate) counting: Mutex<()>,
     pub(crate) notifiers: Notifiers,
     features: Features,
 }
@@ -65,6 +67,7 @@ impl DualFs {
             names,
             cache,
             renames: Mutex::new(()),
+            counting: Mutex::new(()),
             notifiers: Notifiers::new(),
             features,
         };

@@ -91,7 +91,8 @@
 //! 1. A node's `transferring`, then those of its ancestors.
 //! 2. The mutex `renames`.
 //! 3. `names` of directories: an ancestor before what is below it, else the smaller id first.
-//! 4. The tables; then the leaves: a node's `index`, `place`, `keys` and `links`.
+//! 4. The mutex `counting`.
+//! 5. The tables; then the leaves: a node's `index`, `place`, `keys` and `links`.
 //!
 //! The tables and the leaves are never held across a call into a side. The others are: a change of
 //! names may take several calls, which must be one to others. None is held across a sink, a source or a

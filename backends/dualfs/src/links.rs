@@ -80,13 +80,12 @@ impl DualFs {
     /// So many more names of `node` are on the other side only.
     pub(crate) fn more_links(&self, node: &Node, more: i64) -> Result<()> {
         let Some(real) = node.written() else { return Ok(()) };
-        let links = {
-            let mut links = node.links().lock();
-            let Some(links) = &mut *links else { return Ok(()) };
-            links.more += more;
-            *links
-        };
-        real.set_record(self.names.name(Record::Links), &links.value())
+        let _counting = self.counting.lock();
+        let Some(mut links) = *node.links().lock() else { return Ok(()) };
+        links.more += more;
+        real.set_record(self.names.name(Record::Links), &links.value())?;
+        *node.links().lock() = Some(links);
+        Ok(())
     }
 
     /// A name of `node` is gone: if it was the last, the index lets go of the object.

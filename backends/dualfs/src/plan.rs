@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use stratafs_core::{Errno, OpKind, Result};
+use stratafs_core::{Attr, Context, Errno, OpKind, Result, SetAttr};
 use stratafs_transfer::Data;
 
 use crate::DualFs;
@@ -49,14 +49,26 @@ impl DualFs {
         node: &Arc<Node>,
         data: Data,
     ) -> Result<Real> {
+        self.to_write_set(request, node, data, None).map(|(real, _)| real)
+    }
+
+    /// As [`to_write`](Self::to_write), and if it is transferred, with attributes changed as `set` says
+    /// before the copy shows: what they are then is given too. So nothing is cut by a change that fails.
+    pub(crate) fn to_write_set(
+        &self,
+        request: Request<'_>,
+        node: &Arc<Node>,
+        data: Data,
+        set: Option<(&Context<'_>, &SetAttr)>,
+    ) -> Result<(Real, Option<Attr>)> {
         if let Some(real) = node.written() {
-            return Ok(real);
+            return Ok((real, None));
         }
         let plan = self.plan(&request.of(node.kind));
         if plan.act == Act::Found || plan.transfer == Transfer::Nothing {
             return Err(refused(request.op));
         }
-        self.transfer(node, data)
+        self.transfer_set(node, data, set)
     }
 
     /// Whether `request` may hide what the other side has: a removal leaves a mark of it.

@@ -73,8 +73,9 @@ impl DualFs {
             return Err(Errno::ENOTEMPTY);
         }
         let below = self.shows_below(&view, name)?;
-        self.take_away(parent, &real_dir, name, &resolved, below)?;
-        self.lost_name(node, &resolved)?;
+        self.losing_name(node, &resolved, || {
+            self.take_away(parent, &real_dir, name, &resolved, below)
+        })?;
         self.index_remove(parent, name);
         drop(child_names);
         drop(names);
@@ -144,18 +145,32 @@ impl DualFs {
         Ok(())
     }
 
-    /// The node has one name less, which was found so.
-    pub(crate) fn lost_name(&self, node: &Arc<Node>, resolved: &Resolved) -> Result<()> {
-        if resolved.is_alias() {
+    /// Does what takes a name from `node`, that was found so, and counts it: before it is done, for
+    /// afterwards nothing may fail.
+    pub(crate) fn losing_name(
+        &self,
+        node: &Arc<Node>,
+        resolved: &Resolved,
+        act: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        let counted = resolved.is_alias();
+        if counted {
             self.more_links(node, -1)?;
+        }
+        if let Err(errno) = act() {
+            if counted && let Err(errno) = self.more_links(node, 1) {
+                log::warn!("dual: the link count of a file is one too small: {errno}");
+            }
+            return Err(errno);
         }
         if node.is_dir() || node.written().is_none() {
             node.change(|place| place.removed = true);
             self.table.drop_keys(node, None);
             *node.index.lock() = None;
-            return Ok(());
+        } else if let Err(errno) = self.let_go_of_links(node) {
+            log::warn!("dual: a file without names stays in the index: {errno}");
         }
-        self.let_go_of_links(node)
+        Ok(())
     }
 }
 

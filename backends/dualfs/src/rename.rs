@@ -235,9 +235,10 @@ impl DualFs {
             self.prepare(other, to.dir, from, &from_view)?;
             ends.rename(RenameFlags::EXCHANGE)?;
         } else if flags.contains(RenameFlags::WHITEOUT) {
-            self.leave_whiteout(&ends, node, slot)?;
-            if let Some(other) = other {
-                self.lost_name(other, &at_to)?;
+            let act = || self.leave_whiteout(&ends, node, slot);
+            match other {
+                Some(other) => self.losing_name(other, &at_to, act)?,
+                None => act()?,
             }
             // What is left is nothing that was looked up yet.
             *from.dir.index.lock() = None;
@@ -246,9 +247,10 @@ impl DualFs {
             if below {
                 self.mark_impure(from.dir)?;
             }
-            self.move_over(&ends, node, below, slot)?;
-            if let Some(other) = other {
-                self.lost_name(other, &at_to)?;
+            let act = || self.move_over(&ends, node, below, slot);
+            match other {
+                Some(other) => self.losing_name(other, &at_to, act)?,
+                None => act()?,
             }
         }
         self.moved(from, to, node, other, exchange);

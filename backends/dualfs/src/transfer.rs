@@ -23,10 +23,21 @@ impl DualFs {
     ///
     /// No lock of names may be held: those of the parents are taken.
     pub(crate) fn transfer(&self, node: &Arc<Node>, data: Data) -> Result<Real> {
+        self.transfer_set(node, data, None).map(|(real, _)| real)
+    }
+
+    /// As [`transfer`](Self::transfer), with attributes changed as `set` says before the copy shows.
+    /// What they are then is given too, unless another thread was first.
+    pub(crate) fn transfer_set(
+        &self,
+        node: &Arc<Node>,
+        data: Data,
+        set: Option<(&Context<'_>, &SetAttr)>,
+    ) -> Result<(Real, Option<Attr>)> {
         let _transferring = node.transferring.lock();
         let place = node.place();
         if let Some(real) = place.written {
-            return Ok(real);
+            return Ok((real, None));
         }
         let source = place.other.ok_or(Errno::EIO)?;
         let parent = match &place.parent {
@@ -43,14 +54,18 @@ impl DualFs {
         }
         let origin = attr.ino.to_string();
         let recorded = self.try_record(&copy, Record::Origin, origin.as_bytes())?;
+        let now = match set {
+            Some((cx, set)) => Some(copy.fs().setattr(cx, copy.id(), set)?.attr),
+            None => None,
+        };
         if self.is_linked(&attr) && self.index_copy(node, &mut staged, &copy, &attr)? {
-            return Ok(copy);
+            return Ok((copy, now));
         }
         self.publish_copy(node, parent.as_ref(), &mut staged, &copy)?;
         if !recorded {
             self.renumber(node, self.inos.map(copy.side, copy.attr()?.ino));
         }
-        Ok(copy)
+        Ok((copy, now))
     }
 
     fn stage_copy(&self, from: &Real, attr: &Attr, data: Data) -> Result<(Staged<'_>, Real)> {
