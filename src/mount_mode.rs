@@ -92,7 +92,6 @@ pub enum MountModeError {
 
 impl MountMode {
     /// The table, to be settled further.
-    #[must_use]
     pub fn mounts(self) -> Mounts {
         Mounts { mode: self, share_tmp: false }
     }
