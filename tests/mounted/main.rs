@@ -16,6 +16,7 @@ mod notify;
 mod overlay;
 mod passthrough;
 mod probe;
+mod requests;
 mod served;
 mod signals;
 mod stage;
