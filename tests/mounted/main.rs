@@ -21,4 +21,5 @@ mod served;
 mod signals;
 mod stage;
 mod stuck;
+mod trees;
 mod unprivileged;

@@ -50,6 +50,12 @@ impl Served {
         self
     }
 
+    /// The same, whose cases work in the directory `path`.
+    pub(crate) fn below(mut self, path: &str) -> Self {
+        self.stack = self.stack.below(path);
+        self
+    }
+
     pub(crate) fn stack(&self) -> &Stack {
         &self.stack
     }
