@@ -28,10 +28,13 @@ impl Intercept for Names {
     }
 }
 
+/// What is done in a directory, in words and indeed.
+type Work = (&'static str, fn(&Path));
+
 /// What is done, each once, with a file `old` of 4 KiB that was read before.
-const WORK: [(&str, fn(&Path)); 6] = [
+const WORK: [Work; 6] = [
     ("open, read, close", |dir| read(dir)),
-    ("stat", |dir| drop(fs::metadata(dir.join("old")).unwrap())),
+    ("stat", |dir| assert_eq!(fs::metadata(dir.join("old")).unwrap().len(), 4096)),
     ("create, write, close", |dir| {
         let new = OpenOptions::new().write(true).create_new(true).open(dir.join("new"));
         new.unwrap().write_all(&[1; 4096]).unwrap();
