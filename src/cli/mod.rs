@@ -5,6 +5,7 @@
 //! | `backends` | `stratafs backends`: what a spec can name |
 //! | `mount` | `stratafs mount`: a spec as a filesystem of this host |
 //! | `mount_helper` | `mount.stratafs`: the same for mount(8) and fstab |
+//! | `fuse_overlayfs` | `stratafs fuse-overlayfs`: an overlay by that program's command line |
 //! | `serve` | `stratafs serve`: a spec as a share for virtual machines |
 //! | `ring` | `stratafs ring`: a VMM and its guest, played |
 //! | `changes` | `stratafs changes`: what the writable layer of an overlay changes |
@@ -20,6 +21,8 @@ mod backends;
 mod changes;
 mod check;
 mod explain;
+#[cfg(feature = "fuse")]
+mod fuse_overlayfs;
 mod json;
 mod logging;
 #[cfg(feature = "fuse")]
@@ -85,6 +88,8 @@ struct Cli {
 enum Command {
     #[cfg(feature = "fuse")]
     Mount(mount::Mount),
+    #[cfg(feature = "fuse")]
+    FuseOverlayfs(fuse_overlayfs::FuseOverlayfs),
     #[cfg(feature = "vhost-user")]
     Serve(serve::Serve),
     #[cfg(feature = "ring")]
@@ -96,6 +101,15 @@ enum Command {
 }
 
 impl Command {
+    /// How much is logged if nothing else is said.
+    fn log_level(&self) -> Option<logging::Level> {
+        match self {
+            #[cfg(feature = "fuse")]
+            Self::FuseOverlayfs(overlay) => overlay.log_level(),
+            _ => None,
+        }
+    }
+
     fn logs_to(&self) -> logging::Place {
         match self {
             #[cfg(feature = "vhost-user")]
@@ -120,14 +134,17 @@ impl std::error::Error for Misuse {}
 /// Runs the command that the arguments of this process ask for.
 pub fn run() -> ExitCode {
     #[cfg(feature = "fuse")]
-    if let Some(code) = mount_helper::run_if_named() {
+    if let Some(code) = mount_helper::run_if_named().or_else(fuse_overlayfs::run_if_named) {
         return code;
     }
     let cli = Cli::parse();
-    logging::init(cli.log_level, cli.command.logs_to());
+    let log_level = cli.log_level.or_else(|| cli.command.log_level());
+    logging::init(log_level, cli.command.logs_to());
     let done = match &cli.command {
         #[cfg(feature = "fuse")]
         Command::Mount(mount) => mount.run(cli.log_level),
+        #[cfg(feature = "fuse")]
+        Command::FuseOverlayfs(overlay) => overlay.run(cli.log_level),
         #[cfg(feature = "vhost-user")]
         Command::Serve(serve) => serve.run(),
         #[cfg(feature = "ring")]

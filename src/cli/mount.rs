@@ -67,9 +67,14 @@ pub(super) struct Mount {
 }
 
 impl Mount {
-    /// A mount in the background that says nothing unless it fails.
-    pub(super) fn in_silence(spec: OsString, mountpoint: PathBuf, options: Vec<OsString>) -> Self {
-        let (background, background_server) = (true, false);
+    /// A mount that says nothing unless it fails.
+    pub(super) fn silent(
+        spec: OsString,
+        mountpoint: PathBuf,
+        options: Vec<OsString>,
+        background: bool,
+    ) -> Self {
+        let background_server = false;
         let (quiet, threads) = (true, None);
         Self { spec, mountpoint, options, background, background_server, quiet, threads }
     }

@@ -74,7 +74,7 @@ fn run() -> ExitCode {
         }
     };
     super::logging::init(None, super::logging::Place::StandardError);
-    let mount = Mount::in_silence(helper.spec, helper.mountpoint, helper.options);
+    let mount = Mount::silent(helper.spec, helper.mountpoint, helper.options, true);
     let done = if helper.fake { mount.check().map(|()| 0) } else { mount.run(None) };
     mount_code(super::told(done)).into()
 }

@@ -356,3 +356,63 @@ fn mount_with_traced_logs_requests_at_its_level() {
     let _ = lines.count();
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
+
+/// Layers of the host for the command line of fuse-overlayfs.
+fn layers() -> (TempDir, String) {
+    let dir = TempDir::new().unwrap();
+    for name in ["app", "ba:se", "up", "work"] {
+        fs::create_dir(dir.path().join(name)).unwrap();
+    }
+    for (path, content) in [("app/a", "app's"), ("ba:se/a", "base"), ("ba:se/b", "base")] {
+        fs::write(dir.path().join(path), content).unwrap();
+    }
+    let at = dir.path().display().to_string();
+    let options = format!("lowerdir={at}/app:{at}/ba\\:se,upperdir={at}/up");
+    (dir, options)
+}
+
+#[test]
+fn fuse_overlayfs_mounts_in_the_background_by_name_and_as_a_subcommand() {
+    let mountpoint = Mountpoint::new();
+    let path = mountpoint.path();
+    let links = TempDir::new().unwrap();
+    let link = links.path().join("fuse-overlayfs");
+    symlink(env!("CARGO_BIN_EXE_stratafs"), &link).unwrap();
+    let mut by_name = Command::new(&link);
+    by_name.arg("overlay");
+    let mut subcommand = Command::new(env!("CARGO_BIN_EXE_stratafs"));
+    subcommand.arg("fuse-overlayfs");
+    for mut command in [by_name, subcommand] {
+        let (dir, options) = layers();
+        let work = format!("workdir={},noatime", dir.path().join("work").display());
+        command.args(["-o", &options, "-o", &work]).arg(&path).env_remove("RUST_LOG");
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        assert_eq!((output.stdout, output.stderr), (vec![], vec![]));
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+        let line = mounts.lines().find(|line| line.contains(path.to_str().unwrap())).unwrap();
+        assert!(line.starts_with("fuse-overlayfs ") && line.contains(" fuse.fuse-overlayfs "));
+        assert_eq!(fs::read(path.join("a")).unwrap(), b"app's");
+        assert_eq!(fs::read(path.join("b")).unwrap(), b"base");
+        fs::write(path.join("b"), "changed").unwrap();
+        fs::remove_file(path.join("a")).unwrap();
+        mountpoint.unmount();
+        wait_until("the server ends", || servers_of(&path).is_empty());
+        assert_eq!(fs::read(dir.path().join("up/b")).unwrap(), b"changed");
+        assert!(fs::symlink_metadata(dir.path().join("up/a")).unwrap().rdev() == 0);
+    }
+}
+
+#[test]
+fn fuse_overlayfs_that_is_asked_wrongly_mounts_nothing() {
+    let mountpoint = Mountpoint::new();
+    let run = |options: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_stratafs"));
+        command.args(["fuse-overlayfs", "-o", options]).arg(mountpoint.path());
+        command.output().unwrap().status.code()
+    };
+    assert_eq!(run("noatime"), Some(2));
+    assert_eq!(run("lowerdir=/tmp,squash_to_root"), Some(2));
+    assert_eq!(run("lowerdir=/nonexistent"), Some(1));
+    assert!(!mountpoint.is_mounted());
+}
