@@ -6,6 +6,7 @@ mod passthrough;
 mod pjdfstest;
 mod programs;
 mod readme;
+mod trees;
 
 use std::fmt;
 use std::path::Path;
@@ -40,13 +41,15 @@ pub(crate) enum On {
     Passthrough,
     /// Mounted overlays, compared with the kernel's.
     Overlay,
+    /// Mounted dual filesystems and routers, compared with tmpfs.
+    Trees,
     /// tmpfs, which tries the suites themselves.
     Tmpfs,
 }
 
 impl On {
     /// What is run on where nothing is chosen.
-    pub(crate) const OURS: [Self; 3] = [Self::Memfs, Self::Passthrough, Self::Overlay];
+    pub(crate) const OURS: [Self; 4] = [Self::Memfs, Self::Passthrough, Self::Overlay, Self::Trees];
 }
 
 impl Suite {
@@ -71,6 +74,7 @@ impl Suite {
         match (self, on) {
             (Self::Pjdfstest, On::Passthrough) => passthrough::pjdfstest(program, &scratch),
             (Self::Pjdfstest, On::Overlay) => overlay::pjdfstest(program, &scratch),
+            (Self::Pjdfstest, On::Trees) => trees::pjdfstest(program, &scratch),
             (Self::Pjdfstest, On::Memfs | On::Tmpfs) => {
                 let targets = targets();
                 let comparison = pjdfstest::Comparison {
@@ -84,6 +88,7 @@ impl Suite {
                 passthrough::fsx(program, &scratch, 11, fsx::OPERATIONS)
             }
             (Self::Fsx, On::Overlay) => overlay::fsx(program, &scratch, 21, fsx::OPERATIONS),
+            (Self::Fsx, On::Trees) => trees::fsx(program, &scratch, 31, fsx::OPERATIONS),
             (Self::Fsx, On::Memfs | On::Tmpfs) => fsx::run(&targets(), &scratch),
             (Self::Programs, _) => programs::run(&targets(), &scratch),
             (Self::Readme, _) => readme::run(&targets(), &scratch),
@@ -97,6 +102,7 @@ impl Suite {
             (Self::Pjdfstest, _) => 2 * pjdfstest::TESTS,
             (Self::Fsx, On::Passthrough) => passthrough::FSX_CASES,
             (Self::Fsx, On::Overlay) => overlay::FSX_CASES,
+            (Self::Fsx, On::Trees) => trees::FSX_CASES,
             (Self::Fsx, On::Memfs | On::Tmpfs) => fsx::CASES,
             (Self::Programs, _) => programs::CASES,
             (Self::Readme, _) => readme::CASES,
@@ -117,6 +123,7 @@ impl fmt::Display for On {
             Self::Memfs => "memfs",
             Self::Passthrough => "passthrough",
             Self::Overlay => "overlay",
+            Self::Trees => "trees",
             Self::Tmpfs => "tmpfs",
         })
     }
