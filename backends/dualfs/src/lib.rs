@@ -88,7 +88,7 @@
 //!
 //! # Lock order
 //!
-//! 1. A node's `transferring`, then those of its ancestors.
+//! 1. A node's `transferring`, of one node at a time.
 //! 2. The mutex `renames`.
 //! 3. `names` of directories: an ancestor before what is below it, else the smaller id first.
 //! 4. The mutex `counting`.

@@ -34,19 +34,36 @@ impl DualFs {
         data: Data,
         set: Option<(&Context<'_>, &SetAttr)>,
     ) -> Result<(Real, Option<Attr>)> {
+        // The topmost first, one at a time: a tree may be deeper than a stack.
+        let mut ancestors = Vec::new();
+        let mut at = node.parent();
+        while let Some((parent, _)) = at
+            && parent.written().is_none()
+        {
+            at = parent.parent();
+            ancestors.push(parent);
+        }
+        while let Some(parent) = ancestors.pop() {
+            self.transfer_alone(&parent, Data::All, None)?;
+        }
+        self.transfer_alone(node, data, set)
+    }
+
+    /// Transfers an object whose parent is on the written side. What is there only by another's doing
+    /// stays there, and what is on the other side alone does not move, so the parent stays where it is.
+    fn transfer_alone(
+        &self,
+        node: &Arc<Node>,
+        data: Data,
+        set: Option<(&Context<'_>, &SetAttr)>,
+    ) -> Result<(Real, Option<Attr>)> {
         let _transferring = node.transferring.lock();
         let place = node.place();
         if let Some(real) = place.written {
             return Ok((real, None));
         }
         let source = place.other.ok_or(Errno::EIO)?;
-        let parent = match &place.parent {
-            Some((parent, _)) => match parent.written() {
-                Some(real) => Some(real),
-                None => Some(self.transfer(parent, Data::All)?),
-            },
-            None => None,
-        };
+        let parent = place.parent.as_ref().and_then(|(parent, _)| parent.written());
         let attr = source.attr()?;
         let (mut staged, copy) = self.stage_copy(&source, &attr, data)?;
         if attr.kind() == FileType::Regular {
@@ -61,9 +78,10 @@ impl DualFs {
         if self.is_linked(&attr) && self.index_copy(node, &mut staged, &copy, &attr)? {
             return Ok((copy, now));
         }
+        let ino = if recorded { node.ino() } else { self.inos.map(copy.side, copy.attr()?.ino) };
         self.publish_copy(node, parent.as_ref(), &mut staged, &copy)?;
-        if !recorded {
-            self.renumber(node, self.inos.map(copy.side, copy.attr()?.ino));
+        if ino != node.ino() {
+            self.renumber(node, ino);
         }
         Ok((copy, now))
     }

@@ -361,6 +361,33 @@ fn records_show_to_no_client_and_those_of_another_are_kept() {
 }
 
 #[test]
+fn tree_that_is_deeper_than_a_stack_is_transferred_and_let_go_of_from_the_top() {
+    const DEEP: usize = 4_000;
+    let b = mem();
+    let mut at = NodeId::ROOT;
+    for _ in 0..DEEP {
+        at = b.mkdir(&cx(), at, name("d"), 0o755).unwrap().node;
+    }
+    b.symlink(&cx(), at, name("link"), b"x").unwrap();
+    let work = move || {
+        let fs = Sides { a: mem(), b }.build(&policies()[0]);
+        let mut nodes = vec![NodeId::ROOT];
+        for _ in 0..DEEP {
+            let at = *nodes.last().unwrap();
+            nodes.push(fs.lookup(&cx(), at, name("d")).unwrap().found().unwrap().node);
+        }
+        let deepest = *nodes.last().unwrap();
+        let made = fs.mkdir(&cx(), deepest, name("new"), 0o755).unwrap();
+        // A client's kernel lets go of the deepest first; a hostile one does not.
+        nodes.into_iter().for_each(|node| fs.forget(node, 1));
+        fs.forget(made.node, 1);
+        assert_eq!(fs.getattr(&cx(), made.node, None).unwrap_err(), Errno::ESTALE);
+    };
+    let small = std::thread::Builder::new().stack_size(256 << 10);
+    small.spawn(work).unwrap().join().unwrap();
+}
+
+#[test]
 fn build_refuses_what_does_not_fit() {
     let one = mem();
     let build = |a, b| DualFs::builder().backend_a(a).backend_b(b).build().unwrap_err();
