@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use stratafs_core::{
     Access, BackingFile, Behaviours, Context, CopyRange, DirSink, DynFileSystem, Entry, Errno,
     FallocateMode, Features, FileType, HandleId, Lookup, Name, Negotiated, NodeId, OpenFlags,
-    Opened, PersistentId, ReadSink, Release, RenameFlags, Result, SeekTo, SetAttr, StatFs,
+    Opened, PersistentId, ReadSink, Release, RenameFlags, Result, SeekTo, SetAttr, StatFs, State,
     TimedAttr, WriteFlags, WriteSource, XattrMode, XattrName,
 };
 use stratafs_sys::{file, handle};
@@ -296,6 +296,14 @@ impl DynFileSystem for PassthroughFs {
 
     fn persistent_id(&self, node: NodeId) -> Result<Option<PersistentId>> {
         self.lasting_id(node)
+    }
+
+    fn capture_state(&self) -> Result<State> {
+        Ok(self.capture())
+    }
+
+    fn restore_state(&self, state: &State) -> Result<()> {
+        self.restore(state)
     }
 }
 

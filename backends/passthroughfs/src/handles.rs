@@ -81,6 +81,13 @@ impl Handles {
 
     /// Adds `handle`, in the room that was taken for it.
     pub(crate) fn add(&self, room: Room<'_>, handle: Handle) -> HandleId {
+        let id = HandleId(self.next.fetch_add(1, Ordering::Relaxed));
+        self.put_back(room, id, handle);
+        id
+    }
+
+    /// Adds `handle` as `id`, in the room that was taken for it.
+    pub(crate) fn put_back(&self, room: Room<'_>, id: HandleId, handle: Handle) {
         std::mem::forget(room);
         handle.node.uses.fetch_add(1, Ordering::AcqRel);
         if !handle.is_dir() {
@@ -88,9 +95,25 @@ impl Handles {
             state.open.retain(|file| file.strong_count() > 0);
             state.open.push(Arc::downgrade(&handle.fd));
         }
-        let id = HandleId(self.next.fetch_add(1, Ordering::Relaxed));
         self.shard(id).write().insert(id.0, Arc::new(handle));
-        id
+    }
+
+    /// The id of the next new handle.
+    pub(crate) fn next_id(&self) -> u64 {
+        self.next.load(Ordering::Relaxed)
+    }
+
+    /// Gives new handles ids from `next` on.
+    pub(crate) fn go_on_from(&self, next: u64) {
+        self.next.fetch_max(next, Ordering::Relaxed);
+    }
+
+    /// All handles, with their ids.
+    pub(crate) fn all(&self) -> Vec<(u64, Arc<Handle>)> {
+        let of = |shard: &RwLock<Map<u64, Arc<Handle>>>| {
+            shard.read().iter().map(|(id, handle)| (*id, Arc::clone(handle))).collect::<Vec<_>>()
+        };
+        self.shards.iter().flat_map(of).collect()
     }
 
     /// The handle `id`, which must be open on `node`.

@@ -45,6 +45,12 @@
 //!
 //! POSIX ACLs are kept with [`Builder::posix_acl`], and are EOPNOTSUPP without.
 //!
+//! # A successor
+//!
+//! `capture_state` gives what another server of the same directory takes up with `restore_state`: all
+//! ids of nodes and handles, by names from the root and checked by inode number and time of creation.
+//! Files that have no name any more are reported, and lost to it.
+//!
 //! | module | what it holds |
 //! |---|---|
 //! | `builder`, `error`, `features` | [`Builder`], its checks, errors and outcome |
@@ -55,6 +61,7 @@
 //! | `owner`, `record`, `idmap` | owners, modes and types |
 //! | `acls`, `acl` | POSIX ACLs: where they are kept, and what one is |
 //! | `node`, `table`, `pins`, `handles`, `devices` | what is remembered |
+//! | `state` | what is remembered for a successor |
 //!
 //! # Lock order
 //!
@@ -96,6 +103,7 @@ mod record;
 mod remove;
 mod rename;
 mod resolve;
+mod state;
 mod symlink;
 mod table;
 mod xattrs;

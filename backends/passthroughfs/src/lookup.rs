@@ -163,6 +163,14 @@ impl PassthroughFs {
         Err(Errno::ESTALE)
     }
 
+    /// The identity of the object that `fd` holds, its type as a client sees it and as the host does.
+    pub(crate) fn what_is(&self, fd: &OwnedFd) -> Result<(Identity, FileType, FileType)> {
+        let stat = stat::of(fd.as_fd())?;
+        let record = self.read_record(fd.as_fd(), &stat)?;
+        let kind = self.shape(&stat, record.as_ref()).kind();
+        Ok((self.identity(&stat, fd), kind, host_kind(&stat)))
+    }
+
     /// The node of the object that `fd` holds and `stat` describes.
     pub(crate) fn enter(&self, fd: &OwnedFd, stat: &Stat, kind: FileType) -> Arc<Node> {
         self.table.enter(self.identity(stat, fd), kind, host_kind(stat))

@@ -20,7 +20,7 @@ pub(crate) struct Identity {
     pub(crate) ino: u64,
     /// Nanoseconds of the creation time, or a digest of the file handle where there is no such
     /// time.
-    birth: u64,
+    pub(crate) birth: u64,
 }
 
 impl Identity {
@@ -184,6 +184,18 @@ impl Node {
             }),
             update: Mutex::new(()),
         }
+    }
+
+    /// The same with another inode number for the client.
+    pub(crate) fn showing(mut self, ino: u64) -> Self {
+        self.ino = ino;
+        self
+    }
+
+    /// The same, looked up `lookups` times.
+    pub(crate) fn known(self, lookups: u64) -> Self {
+        self.lookups.store(lookups, Ordering::Release);
+        self
     }
 
     /// The type that the host has.

@@ -92,6 +92,38 @@ impl Table {
         node
     }
 
+    /// Puts in a node with an id and a count of its own, and says whether there was room for it:
+    /// none by that id or of that identity.
+    pub(crate) fn put_back(&self, node: &Arc<Node>) -> bool {
+        let identity = node.identity();
+        let mut shard = self.identities(identity).write();
+        let mut ids = self.ids(node.id).write();
+        if shard.contains_key(&identity) || ids.contains_key(&node.id.0) {
+            return false;
+        }
+        shard.insert(identity, Arc::clone(node));
+        ids.insert(node.id.0, Arc::clone(node));
+        true
+    }
+
+    /// The id of the next new node.
+    pub(crate) fn next_id(&self) -> u64 {
+        self.next.load(Ordering::Relaxed)
+    }
+
+    /// Gives new nodes ids from `next` on.
+    pub(crate) fn go_on_from(&self, next: u64) {
+        self.next.fetch_max(next, Ordering::Relaxed);
+    }
+
+    /// All nodes.
+    pub(crate) fn all(&self) -> Vec<Arc<Node>> {
+        self.by_id
+            .iter()
+            .flat_map(|shard| shard.read().values().cloned().collect::<Vec<_>>())
+            .collect()
+    }
+
     /// Puts in a node that is never taken out.
     pub(crate) fn enter_root(&self, node: &Arc<Node>) {
         node.uses.fetch_add(1, Ordering::AcqRel);

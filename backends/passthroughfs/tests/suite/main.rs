@@ -14,5 +14,6 @@ mod options;
 mod ownership;
 mod races;
 mod records;
+mod state;
 mod support;
 mod syscalls;
