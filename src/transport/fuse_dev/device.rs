@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -111,26 +112,33 @@ impl Device {
 
 /// The kernel at the other end, as the keeper of files that it reads and writes by itself.
 #[derive(Debug)]
-pub(super) struct Kernel(Weak<Device>);
+pub(super) struct Kernel {
+    device: Weak<Device>,
+    /// Whether it was told that files stay with the kernel until the end of the mount.
+    said: AtomicBool,
+}
 
 impl Kernel {
     /// The kernel behind `device`, for as long as that is there.
     pub(super) fn behind(device: &Arc<Device>) -> Self {
-        Self(Arc::downgrade(device))
+        Self { device: Arc::downgrade(device), said: AtomicBool::new(false) }
     }
 }
 
 impl BackingRegistry for Kernel {
     fn register(&self, file: BorrowedFd<'_>) -> stratafs_core::Result<BackingId> {
-        let device = self.0.upgrade().ok_or(Errno::ENODEV)?;
+        let device = self.device.upgrade().ok_or(Errno::ENODEV)?;
         Ok(BackingId(fuse::open_backing(device.as_fd(), file)?))
     }
 
     fn unregister(&self, id: BackingId) {
         // Without a device there is no connection, and without a connection no id.
-        let Some(device) = self.0.upgrade() else { return };
-        if let Err(cause) = fuse::close_backing(device.as_fd(), id.0) {
-            log::error!("the kernel does not give up a file that it was named: {cause}");
+        let Some(device) = self.device.upgrade() else { return };
+        if let Err(cause) = fuse::close_backing(device.as_fd(), id.0)
+            && !self.said.swap(true, Ordering::Relaxed)
+        {
+            // Whoever gave up CAP_SYS_ADMIN meanwhile meets it with every file.
+            log::error!("the kernel keeps files that were named to it until the unmount: {cause}");
         }
     }
 }
