@@ -38,6 +38,18 @@ impl OverlayFs {
         if let Some(upper) = node.see(done) {
             return Ok(upper);
         }
+        // The topmost first, one after the other: a tree may be deeper than a stack.
+        let mut ancestors = Vec::new();
+        let mut at = node.parent();
+        while let Some((parent, _)) = at
+            && parent.upper().is_none()
+        {
+            at = parent.parent();
+            ancestors.push(parent);
+        }
+        while let Some(parent) = ancestors.pop() {
+            self.copy_up(&parent, Data::All)?;
+        }
         let _copying = node.copying.lock();
         let place = node.place();
         if let Some(upper) = done(&place) {

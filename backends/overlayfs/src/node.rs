@@ -235,5 +235,11 @@ impl Drop for Node {
         if let (Some(key), Some(table)) = (self.key.get_mut().take(), self.table.upgrade()) {
             table.dropped(&key, self);
         }
+        // A node holds its parent. Where a client lets go of a deep tree from the top, the last node
+        // lets go of all others: one after the other, since one in another would use up the stack.
+        let mut next = self.place.get_mut().parent.take();
+        while let Some((parent, _)) = next {
+            next = Arc::into_inner(parent).and_then(|mut last| last.place.get_mut().parent.take());
+        }
     }
 }

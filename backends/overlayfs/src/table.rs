@@ -120,7 +120,9 @@ impl Table {
     }
 
     fn unkey(inner: &mut Inner, key: &Key, node: &Node) {
-        let is_it = |weak: &Weak<Node>| std::ptr::eq(weak.as_ptr(), node);
+        // One that is going may have moved; nobody can find it any more.
+        let is_it =
+            |weak: &Weak<Node>| std::ptr::eq(weak.as_ptr(), node) || weak.strong_count() == 0;
         if inner.keys.get(key).is_some_and(is_it) {
             inner.keys.remove(key);
         }

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use stratafs_core::{DynFileSystem, OpKind, OpenFlags};
+use stratafs_core::{DynFileSystem, Errno, NodeId, OpKind, OpenFlags};
 use stratafs_overlayfs::OverlayFs;
 
 use crate::support::layers::{Layers, Watch, layer, nothing};
-use crate::support::{mem, on};
+use crate::support::{cx, mem, name, on};
 
 /// Two layers of two filesystems, whose numbers are the same ones.
 fn layers() -> Layers {
@@ -176,4 +176,29 @@ fn fsync_of_a_directory_works_in_every_layer() {
         w.fsync(fd, false).unwrap();
         w.close(fd).unwrap();
     });
+}
+
+#[test]
+fn tree_that_is_deeper_than_a_stack_is_copied_up_and_let_go_of_from_the_top() {
+    const DEEP: usize = 4_000;
+    let lower = mem();
+    let mut at = NodeId::ROOT;
+    for _ in 0..DEEP {
+        at = lower.mkdir(&cx(), at, name("d"), 0o755).unwrap().node;
+    }
+    let work = move || {
+        let fs = Layers::new([lower]).build();
+        let mut nodes = vec![NodeId::ROOT];
+        for _ in 0..DEEP {
+            let at = *nodes.last().unwrap();
+            nodes.push(fs.lookup(&cx(), at, name("d")).unwrap().found().unwrap().node);
+        }
+        let made = fs.mkdir(&cx(), *nodes.last().unwrap(), name("new"), 0o755).unwrap();
+        // A client's kernel lets go of the deepest first; a hostile one does not.
+        nodes.into_iter().for_each(|node| fs.forget(node, 1));
+        fs.forget(made.node, 1);
+        assert_eq!(fs.getattr(&cx(), made.node, None).unwrap_err(), Errno::ESTALE);
+    };
+    let small = std::thread::Builder::new().stack_size(256 << 10);
+    small.spawn(work).unwrap().join().unwrap();
 }
