@@ -7,12 +7,21 @@ mod raw;
 mod seeds;
 #[path = "../../fuzz/harness/spec.rs"]
 mod spec;
+#[cfg(feature = "ring")]
+#[path = "../../fuzz/harness/vhost_msg.rs"]
+mod vhost_msg;
+#[cfg(feature = "ring")]
+#[path = "../../fuzz/harness/vhost_seeds.rs"]
+mod vhost_seeds;
+#[cfg(feature = "ring")]
+#[path = "../../fuzz/harness/virtqueue.rs"]
+mod virtqueue;
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 #[test]
-fn seeds_of_both_targets_keep_the_invariants() {
+fn seeds_of_sessions_and_specs_keep_the_invariants() {
     for (name, input) in seeds::raw() {
         check(raw::run, name, &input);
     }
@@ -25,6 +34,26 @@ fn seeds_of_both_targets_keep_the_invariants() {
 fn mutated_sessions_keep_the_invariants() {
     let seeds: Vec<Vec<u8>> = seeds::raw().into_iter().map(|(_, input)| input).collect();
     run_mutations(raw::run, &seeds, 20_000);
+}
+
+#[cfg(feature = "ring")]
+#[test]
+fn mutated_queues_keep_the_invariants() {
+    let seeds: Vec<Vec<u8>> =
+        vhost_seeds::virtqueue().into_iter().map(|(_, input)| input).collect();
+    seeds.iter().for_each(|input| check(virtqueue::run, "virtqueue", input));
+    run_mutations(virtqueue::run, &seeds, 5_000);
+}
+
+#[cfg(feature = "ring")]
+#[test]
+fn mutated_messages_keep_the_invariants() {
+    // Other tests open descriptors meanwhile.
+    let target = |input: &[u8]| vhost_msg::run(input, false);
+    let seeds: Vec<Vec<u8>> =
+        vhost_seeds::vhost_msg().into_iter().map(|(_, input)| input).collect();
+    seeds.iter().for_each(|input| check(target, "vhost_msg", input));
+    run_mutations(target, &seeds, 500);
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 #[path = "../../fuzz/harness/seeds.rs"]
 mod seeds;
+#[path = "../../fuzz/harness/vhost_seeds.rs"]
+mod vhost_seeds;
 
 use std::fmt;
 use std::fs::{self, File};
@@ -79,7 +81,7 @@ const ALL: [Soak; 12] = [
     Soak::Fuzz,
 ];
 
-const FUZZ_TARGETS: [&str; 2] = ["spec", "fuse_raw"];
+const FUZZ_TARGETS: [&str; 4] = ["spec", "fuse_raw", "virtqueue", "vhost_msg"];
 const MALFORMED_REQUESTS: u64 = 10_000_000;
 
 /// A test of cargo's that a variable makes long.
@@ -222,14 +224,18 @@ fn fuzz_one(program: &Path, target: &str, minutes: u64) -> Result<()> {
     let mut fuzz = Command::new(program);
     // The sanitizer is a flag that a stable compiler takes only when it is told to bootstrap.
     fuzz.current_dir(source_root()).env("RUSTC_BOOTSTRAP", "1");
-    fuzz.args(["fuzz", "run", "--sanitizer", "address", target]);
+    fuzz.args(["fuzz", "run", "--sanitizer", "address", "--all-features", target]);
     // What is found goes to the first directory; the seeds are only read.
     let directories = [fuzz_dir.join("corpus").join(target), fuzz_dir.join("seeds").join(target)];
     fs::create_dir_all(&directories[0])?;
-    if target == "fuse_raw" {
-        for (name, seed) in seeds::raw() {
-            fs::write(directories[0].join(name), seed)?;
-        }
+    let seeds = match target {
+        "fuse_raw" => seeds::raw(),
+        "virtqueue" => vhost_seeds::virtqueue(),
+        "vhost_msg" => vhost_seeds::vhost_msg(),
+        _ => Vec::new(),
+    };
+    for (name, seed) in seeds {
+        fs::write(directories[0].join(name), seed)?;
     }
     fuzz.args(directories.iter().filter(|directory| directory.is_dir()));
     let seconds = minutes * 60;
