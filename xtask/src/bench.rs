@@ -6,6 +6,7 @@
 //! are noise, and times in themselves say nothing.
 
 mod enclosure;
+mod guest;
 mod idle;
 mod memfs;
 mod overlay;
@@ -52,6 +53,8 @@ enum What {
         #[command(flatten)]
         options: Options,
     },
+    /// A share of a virtual machine against virtiofsd.
+    Guest(guest::Args),
 }
 
 /// What every comparison takes.
@@ -85,5 +88,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         What::Memfs { noise, options } => memfs::run(*noise, options),
         What::Passthrough(options) => passthrough::run(options),
         What::Overlay { full, options } => overlay::run(*full, options),
+        What::Guest(args) => guest::run(args),
     }
 }

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use crate::guest;
 use crate::process::{self, cargo, source_root};
 
 /// The binary whose tests mount; a stage of its own runs it.
@@ -19,7 +20,9 @@ pub(crate) fn run() -> Result<()> {
     if targets("tests")?.iter().any(|name| name == MOUNTED) {
         build.args(["--test", MOUNTED]);
     }
-    process::run(&mut build)
+    process::run(&mut build)?;
+    // Without libraries, which takes a build of its own.
+    if guest::boots()?.is_none() { guest::build_checks() } else { Ok(()) }
 }
 
 /// `cargo test` of every target but the mounted tests and the documentation's examples.

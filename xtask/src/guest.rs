@@ -25,14 +25,14 @@ use crate::target::{Scratch, terminate};
 use crate::tools;
 
 /// From the start of both machines to their end. Twenty seconds on an idle machine of two cores.
-const DEADLINE: Duration = Duration::from_secs(600);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(600);
 /// For what takes no time.
-const SHORT: Duration = Duration::from_secs(60);
+pub(crate) const SHORT: Duration = Duration::from_secs(60);
 /// nobody, who serves the root where the tests run as root.
 const NOBODY: u32 = 65_534;
 
 /// A child that is killed with its owner.
-struct Guarded(Child);
+pub(crate) struct Guarded(pub(crate) Child);
 
 impl Drop for Guarded {
     fn drop(&mut self) {
@@ -43,13 +43,13 @@ impl Drop for Guarded {
 
 /// One of the two guests.
 #[derive(Clone, Copy)]
-struct Guest {
-    role: &'static str,
-    memory: &'static str,
+pub(crate) struct Guest {
+    pub(crate) role: &'static str,
+    pub(crate) memory: &'static str,
     /// How it mounts its root.
-    root: &'static str,
+    pub(crate) root: &'static str,
     /// The servers that it is connected to.
-    tags: &'static [&'static str],
+    pub(crate) tags: &'static [&'static str],
 }
 
 const TAGS: &[&str] = &["root", "share"];
@@ -75,7 +75,7 @@ pub(crate) fn run() -> Result<()> {
 }
 
 /// What is missing to boot a guest here, if anything is.
-fn boots() -> Result<Option<String>> {
+pub(crate) fn boots() -> Result<Option<String>> {
     if env::consts::ARCH != "x86_64" {
         return Ok(Some("its kernel is one for x86-64".to_owned()));
     }
@@ -87,18 +87,26 @@ fn boots() -> Result<Option<String>> {
     Ok(tools::kernel()?.is_none().then(|| "its kernel is missing".to_owned()))
 }
 
+/// Builds what runs inside a guest.
+///
+/// # Errors
+/// It does not build.
+pub(crate) fn build_checks() -> Result<()> {
+    let mut checks = cargo();
+    checks.args(["rustc", "-q", "-p", "stratafs", "--example", "guest-checks"]);
+    process::run(checks.args(["--", "-C", "target-feature=+crt-static"]))
+}
+
 fn boot() -> Result<Tally> {
     let kernel = tools::kernel()?.context("the guest's kernel is missing")?;
     process::run(cargo().args(["build", "-q", "--workspace", "--bins"]))?;
-    let mut checks = cargo();
-    checks.args(["rustc", "-q", "-p", "stratafs", "--example", "guest-checks"]);
-    process::run(checks.args(["--", "-C", "target-feature=+crt-static"]))?;
+    build_checks()?;
 
     let scratch = Scratch::new()?;
     let place = scratch.directory("guest")?;
     open_to_others(&place)?;
     let root = place.join("root");
-    make_root(&root)?;
+    make_root(&root, &target_profile_dir()?.join("examples/guest-checks"), "init")?;
     if is_root() {
         chown_all(&root)?;
         chown(&place, Some(NOBODY), Some(NOBODY))?;
@@ -178,7 +186,7 @@ fn counted(console: &str) -> Tally {
 }
 
 /// Programs, mountpoints and users of a guest's root.
-fn make_root(root: &Path) -> Result<()> {
+pub(crate) fn make_root(root: &Path, program: &Path, init: &str) -> Result<()> {
     for directory in ["", "bin", "dev", "etc", "proc", "share", "sys"] {
         fs::create_dir(root.join(directory))?;
     }
@@ -191,10 +199,10 @@ fn make_root(root: &Path) -> Result<()> {
     for name in names.lines().filter(|name| *name != "busybox") {
         symlink("busybox", bin.join(name))?;
     }
-    let checks = target_profile_dir()?.join("examples").join("guest-checks");
-    fs::copy(checks, bin.join("guest-checks"))?;
+    fs::copy(program, bin.join(program.file_name().context("a program has a name")?))?;
+    let from = source_root().join("tests/guest").join(init);
     let init = root.join("init");
-    fs::copy(source_root().join("tests/guest/init"), &init)?;
+    fs::copy(from, &init)?;
     fs::set_permissions(&init, fs::Permissions::from_mode(0o755))?;
     // root without a password, for a setuid su; another for what root may not be asked to do.
     let users = "root::0:0:root:/:/bin/sh\nother:x:1002:1002:other:/:/bin/sh\n";
@@ -255,7 +263,7 @@ fn is_plain(path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn socket(place: &Path, name: &str, guest: Guest) -> PathBuf {
+pub(crate) fn socket(place: &Path, name: &str, guest: Guest) -> PathBuf {
     place.join(format!("{name}-{}.sock", guest.role))
 }
 
@@ -299,11 +307,11 @@ fn serve(
     Ok(server)
 }
 
-fn console(place: &Path, guest: Guest) -> PathBuf {
+pub(crate) fn console(place: &Path, guest: Guest) -> PathBuf {
     place.join(format!("console-{}.log", guest.role))
 }
 
-fn start(kernel: &Path, place: &Path, guest: Guest) -> Result<Guarded> {
+pub(crate) fn start(kernel: &Path, place: &Path, guest: Guest) -> Result<Guarded> {
     let Guest { role, memory, root, tags } = guest;
     let mut qemu = Command::new("qemu-system-x86_64");
     // A KVM that opens may still not run an ordinary kernel; emulation always does.
