@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
-use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -318,6 +319,73 @@ fn serve_that_cannot_be_says_why_and_exits_1_or_2() {
         assert!(error.contains(says), "{args:?}: {error}");
     }
     assert!(!Path::new(&at("t")).exists());
+}
+
+/// Serves with `stdin` for descriptor 3.
+fn with_descriptor_3(stdin: Stdio) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", "exec \"$@\" 3<&0 </dev/null", "-"]);
+    command.args([env!("CARGO_BIN_EXE_stratafs"), "serve", "mem()", "--fd=3"]);
+    command.env_remove("RUST_LOG").env_remove("NOTIFY_SOCKET").stdin(stdin);
+    command
+}
+
+#[test]
+fn fd_that_is_listened_on_is_served_and_its_file_left() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("s");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let mut command = with_descriptor_3(Stdio::from(OwnedFd::from(listener)));
+    let (mut program, _) = Program::run(&mut command, &socket);
+    let (_vmm, mut queues) = program.guest();
+    assert!(fuse::mkdir(&mut queues[1], fuse::ROOT, "a").is_ok());
+    program.signal("-TERM");
+    assert_eq!(program.wait().code(), Some(0));
+    assert!(socket.exists());
+}
+
+#[test]
+fn fd_that_is_no_socket_or_not_listened_on_says_so_and_exits_1() {
+    let connected = UnixStream::pair().unwrap().0;
+    for (stdin, says) in [
+        (Stdio::null(), "it is no Unix stream socket"),
+        (Stdio::from(OwnedFd::from(connected)), "nobody listens on it"),
+    ] {
+        let output = with_descriptor_3(stdin).output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        let begin = "stratafs: cannot listen on descriptor 3: ";
+        assert!(error.starts_with(begin) && error.contains(says), "{error}");
+    }
+}
+
+#[test]
+fn help_has_every_option_and_exits_0() {
+    let output = command(&["serve", "--help"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let text = String::from_utf8(output.stdout).unwrap();
+    for option in [
+        "--socket-path",
+        "--fd",
+        "--socket-group",
+        "--tag",
+        "--num-request-queues",
+        "--thread-pool-size",
+        "--once",
+        "--rlimit-nofile",
+        "--readonly",
+        "--sandbox",
+        "--require-sandbox",
+        "--seccomp",
+        "--syslog",
+        "--print-capabilities",
+        "--log-level",
+    ] {
+        assert!(
+            text.contains(&format!("{option}\n")) || text.contains(&format!("{option} ")),
+            "{option}"
+        );
+    }
 }
 
 #[test]
