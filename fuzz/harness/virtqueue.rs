@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
 use std::time::Duration;
 
 use stratafs::transport::vhost_user::client::queue::{Descriptor, INDIRECT, NEXT, WRITE};
-use stratafs::transport::vhost_user::client::{Queue, Setup, Vmm, fuse};
+use stratafs::transport::vhost_user::client::{Call, Queue, Setup, Vmm, fuse};
 use stratafs::transport::vhost_user::{Listener, Server, Share};
 use stratafs_memfs::{MemFs, SizeExt};
 
@@ -207,10 +207,12 @@ impl Input<'_> {
                     if offered == QUEUE_SIZE {
                         wait(queue, &mut offered);
                     }
-                    queue.offer(head).expect("the ring is there");
-                    offered += u16::from(head < QUEUE_SIZE);
                     if head >= QUEUE_SIZE {
                         wait(queue, &mut offered);
+                        pass_over(queue, head);
+                    } else {
+                        queue.offer(head).expect("the ring is there");
+                        offered += 1;
                     }
                 }
                 Kind::Kick => wait(queue, &mut offered),
@@ -243,6 +245,15 @@ impl Input<'_> {
 fn outside(address: u64, queue: &Queue) -> u64 {
     let buffers = queue.buffer(0);
     if (1 << 20..buffers).contains(&address) { buffers } else { address }
+}
+
+/// Offers a head that never comes back, and a request behind it that does: more than the ring holds
+/// must not wait at a time.
+fn pass_over(queue: &mut Queue, head: u16) {
+    queue.offer(head).expect("the ring is there");
+    let statfs = Call { opcode: fuse::op::STATFS, room: Some(80), ..Call::default() };
+    queue.submit(SLOTS - 1, &statfs).expect("the slot is there");
+    wait(queue, &mut 1);
 }
 
 /// Waits until all that was offered has come back.
