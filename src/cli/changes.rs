@@ -2,11 +2,10 @@
 
 use std::ffi::OsString;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::Args;
-use stratafs_overlayfs::{Change, ChangeKind};
 
-use super::{Printer, json};
+use super::Printer;
 use crate::spec::Composition;
 
 const EXAMPLES: &str = "\
@@ -37,23 +36,9 @@ impl Changes {
     pub(super) fn run(&self) -> Result<u8> {
         let inspection = Composition::parse(&self.spec)?.inspect()?;
         let mut printer = Printer::new();
-        let told = inspection.overlay.changes(|change| match self.json {
-            true => printer.line(as_json(change)),
-            false => printer.line(change),
-        });
+        let told = inspection.changes(|line| printer.tell(&line, self.json));
         printer.end()?;
-        told.context("cannot tell all changes: reading the layers")?;
+        told?;
         Ok(0)
     }
-}
-
-fn as_json(change: &Change) -> String {
-    let kind = match change.kind {
-        ChangeKind::Added => "A",
-        ChangeKind::Changed => "C",
-        ChangeKind::Deleted => "D",
-    };
-    let object = json::Object::new().text("kind", kind);
-    let object = object.text("type", json::file_type(change.file_type));
-    object.number("size", change.size).bytes("path", &change.path).end()
 }

@@ -2,11 +2,10 @@
 
 use std::ffi::OsString;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::Args;
-use stratafs_overlayfs::{Area, Finding, Repair};
 
-use super::{FAILED, Printer, json};
+use super::{FAILED, Printer};
 use crate::spec::Composition;
 
 const EXAMPLES: &str = "\
@@ -42,27 +41,9 @@ pub(super) struct Check {
 impl Check {
     pub(super) fn run(&self) -> Result<u8> {
         let inspection = Composition::parse(&self.spec)?.inspect()?;
-        let repair = if self.repair { Repair::Yes } else { Repair::No };
         let mut printer = Printer::new();
-        let mut left = false;
-        let told = inspection.overlay.check(repair, |finding| {
-            left |= !finding.repaired;
-            match self.json {
-                true => printer.line(as_json(finding)),
-                false => printer.line(finding),
-            }
-        });
+        let told = inspection.check(self.repair, |line| printer.tell(&line, self.json));
         printer.end()?;
-        told.context("cannot check all of it: reading or mending the layers")?;
-        Ok(if left { FAILED } else { 0 })
+        Ok(if told? { 0 } else { FAILED })
     }
-}
-
-fn as_json(finding: &Finding) -> String {
-    let area = match finding.area {
-        Area::Upper => "upper",
-        Area::Staging => "work",
-    };
-    let object = json::Object::new().text("problem", finding.problem.word()).text("area", area);
-    object.bytes("path", &finding.path).flag("repaired", finding.repaired).end()
 }

@@ -2,14 +2,25 @@
 
 use std::fmt::Write as _;
 
-use stratafs_core::FileType;
+use crate::spec::inspect::{Field, Line};
+
+/// What a line of an inspection tells.
+pub(super) fn of(line: &Line) -> String {
+    let object = line.fields.iter().fold(Object::new(), |object, (name, value)| match value {
+        Field::Text(text) => object.text(name, text),
+        Field::Bytes(bytes) => object.bytes(name, bytes),
+        Field::Number(number) => object.number(name, *number),
+        Field::Flag(flag) => object.flag(name, *flag),
+    });
+    object.end()
+}
 
 /// An object of JSON, in the making.
 #[derive(Debug)]
-pub(super) struct Object(String);
+struct Object(String);
 
 impl Object {
-    pub(super) fn new() -> Self {
+    fn new() -> Self {
         Self("{".to_owned())
     }
 
@@ -21,19 +32,19 @@ impl Object {
         self.0.push(':');
     }
 
-    pub(super) fn text(mut self, name: &str, value: &str) -> Self {
+    fn text(mut self, name: &str, value: &str) -> Self {
         self.key(name);
         push_string(&mut self.0, value);
         self
     }
 
-    pub(super) fn number(mut self, name: &str, value: u64) -> Self {
+    fn number(mut self, name: &str, value: u64) -> Self {
         self.key(name);
         self.0.push_str(&value.to_string());
         self
     }
 
-    pub(super) fn flag(mut self, name: &str, value: bool) -> Self {
+    fn flag(mut self, name: &str, value: bool) -> Self {
         self.key(name);
         self.0.push_str(if value { "true" } else { "false" });
         self
@@ -41,7 +52,7 @@ impl Object {
 
     /// A path or name. Where it is no UTF-8, which is all that JSON can hold, its bytes follow in
     /// hexadecimal, under the name with `_hex`.
-    pub(super) fn bytes(self, name: &str, value: &[u8]) -> Self {
+    fn bytes(self, name: &str, value: &[u8]) -> Self {
         let text = String::from_utf8_lossy(value);
         let object = self.text(name, &text);
         if text.as_bytes() == value {
@@ -51,7 +62,7 @@ impl Object {
         object.text(&format!("{name}_hex"), &hex)
     }
 
-    pub(super) fn end(mut self) -> String {
+    fn end(mut self) -> String {
         self.0.push('}');
         self.0
     }
@@ -71,19 +82,6 @@ fn push_string(json: &mut String, text: &str) {
         }
     }
     json.push('"');
-}
-
-/// The word for a type.
-pub(super) fn file_type(kind: FileType) -> &'static str {
-    match kind {
-        FileType::Regular => "file",
-        FileType::Directory => "directory",
-        FileType::Symlink => "symlink",
-        FileType::CharDevice => "character-device",
-        FileType::BlockDevice => "block-device",
-        FileType::Fifo => "fifo",
-        FileType::Socket => "socket",
-    }
 }
 
 #[cfg(test)]

@@ -38,7 +38,8 @@ use std::fmt;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use crate::spec::SpecError;
+use crate::spec::inspect::Line;
+use crate::spec::{InspectError, SpecError};
 #[cfg(feature = "fuse")]
 use crate::transport::fuse_dev::MountError;
 use clap::{Parser, Subcommand};
@@ -182,6 +183,14 @@ impl Printer {
         }
     }
 
+    /// What an inspection tells: as an object of JSON, or as text.
+    fn tell(&mut self, line: &Line, json: bool) {
+        match json {
+            true => self.line(json::of(line)),
+            false => self.line(&line.text),
+        }
+    }
+
     /// Ends the output.
     fn end(mut self) -> anyhow::Result<()> {
         match self.failed.or_else(|| self.out.flush().err()) {
@@ -199,6 +208,7 @@ fn say(text: &str) {
 fn exit_code(error: &anyhow::Error) -> u8 {
     let is_misuse = error.is::<Misuse>()
         || error.downcast_ref::<SpecError>().is_some_and(SpecError::is_misuse)
+        || error.downcast_ref::<InspectError>().is_some_and(InspectError::is_misuse)
         || is_bad_option(error);
     if is_misuse { MISUSED } else { FAILED }
 }

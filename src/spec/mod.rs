@@ -38,6 +38,7 @@
 //! | [`node`] | backends with decoded settings |
 //! | [`mod@file`] | TOML → syntax tree, includes and their limits |
 //! | `build` | backends with settings → the filesystem |
+//! | [`inspect`] | looking at an overlay |
 //! | [`tables`] | names, keys, kinds and help of every backend |
 //! | [`error`] | errors and how they are shown |
 //!
@@ -49,6 +50,7 @@ mod check;
 mod duration;
 pub mod error;
 pub mod file;
+pub mod inspect;
 pub mod node;
 mod parse;
 mod size;
@@ -63,13 +65,13 @@ use std::sync::Arc;
 
 pub use ast::Expr;
 pub use error::{Report, Source, SpecError};
+pub use inspect::{InspectError, Inspection};
 pub use node::Node;
 pub use parse::{MAX_DEPTH, MAX_TEXT_BYTES};
 
 use build::Surroundings;
 use check::SpanMap;
 use stratafs_core::DynFileSystem;
-use stratafs_overlayfs::OverlayFs;
 
 /// Parses the text of a composition by the grammar alone: no name or value is checked and no file
 /// is read.
@@ -90,17 +92,6 @@ fn parse_source(source: &Arc<Source>) -> Result<Expr, SpecError> {
 pub struct Composition {
     expr: Expr,
     root: Node,
-}
-
-/// An overlay to be looked at, and what its layers are called; see [`Composition::inspect`].
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Inspection {
-    /// The overlay, which refuses every change.
-    pub overlay: OverlayFs,
-    /// What each layer is called, by its number: 0 is the writable one, and its name is empty where
-    /// there is none; read-only ones count from 1 at the top.
-    pub layers: Vec<String>,
 }
 
 impl fmt::Display for Composition {
