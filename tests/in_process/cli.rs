@@ -51,11 +51,11 @@ fn mount_of_a_bad_spec_in_the_background_says_the_same() {
 
 #[test]
 fn mount_of_a_backend_of_a_later_version_exits_2() {
-    let error = fails_with(&["mount", "router(/=mem())", "/nonexistent"], 2);
+    let error = fails_with(&["mount", "oci(/image)", "/nonexistent"], 2);
     assert!(
         error.starts_with(
-            "stratafs: cannot build the filesystem: router is not yet built into this version\n\
-             \u{20} router(/=mem())\n\
+            "stratafs: cannot build the filesystem: oci is not yet built into this version\n\
+             \u{20} oci(/image)\n\
              \u{20} ^\n\
              \u{20} allowed here: "
         ),
