@@ -12,9 +12,10 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use stratafs_core::attr::S_ISGID;
-use stratafs_core::{Errno, FileType, NodeId, Result, XattrName};
+use stratafs_core::{Errno, FileType, NodeId, Result};
 use stratafs_sys::stat;
 
 use crate::PassthroughFs;
@@ -38,8 +39,17 @@ pub(crate) struct Inherited {
 
 impl PassthroughFs {
     /// Which ACL `name` is the attribute of, where they are kept.
-    pub(crate) fn acl_kind(&self, name: XattrName<'_>) -> Option<AclKind> {
-        AclKind::of(name.as_bytes()).filter(|_| self.options.posix_acl)
+    pub(crate) fn acl_kind(&self, name: &[u8]) -> Option<AclKind> {
+        let kept = self.options.posix_acl && !self.unchecked.load(Ordering::Relaxed);
+        AclKind::of(name).filter(|_| kept)
+    }
+
+    /// Notes that somebody goes by the mode alone, whose group's bits are an ACL's mask and may be
+    /// more than the group has: no ACL is shown or set from then on.
+    pub(crate) fn acls_go_unchecked(&self) {
+        if self.options.posix_acl && !self.unchecked.swap(true, Ordering::Relaxed) {
+            log::warn!("passthrough: posix_acl: a client or a layer above checks no ACLs: refused");
+        }
     }
 
     /// The attribute of the host that an ACL is kept in.

@@ -204,7 +204,8 @@ impl Builder {
 
     /// Whether POSIX ACLs are kept, and checked by the client: by the host under
     /// [`Ownership::Host`], in a private attribute under [`Ownership::Virtual`]. A client then asks
-    /// for the ACL of each object it checks. Default: no.
+    /// for the ACL of each object it checks; once one comes that checks none, none is shown or set.
+    /// Default: no.
     pub fn posix_acl(mut self, posix_acl: bool) -> Self {
         self.posix_acl = posix_acl;
         self
@@ -281,6 +282,7 @@ impl Builder {
             handles: Handles::new(handles),
             logged: Logged::default(),
             lends: AtomicBool::new(false),
+            unchecked: AtomicBool::new(false),
             process_umask: process_umask(),
             root: Arc::new(root_node(NodeId::ROOT, &root.fd, &root.stat)),
             extra: None,

@@ -23,6 +23,9 @@ impl DynFileSystem for PassthroughFs {
         if negotiated.behaviours.contains(Behaviours::PASSTHROUGH) {
             self.lends.store(true, Ordering::Relaxed);
         }
+        if !negotiated.behaviours.contains(Behaviours::POSIX_ACL) {
+            self.acls_go_unchecked();
+        }
         Ok(())
     }
 

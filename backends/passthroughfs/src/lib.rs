@@ -142,6 +142,8 @@ pub struct PassthroughFs {
     logged: owner::Logged,
     /// Whether a session has agreed on FUSE_PASSTHROUGH, so that backing files are of use.
     lends: AtomicBool,
+    /// A client, or a layer above, does not check ACLs.
+    unchecked: AtomicBool,
 }
 
 /// What a [`PassthroughFs`] holds at a moment.

@@ -103,7 +103,7 @@ impl PassthroughFs {
         name: XattrName<'_>,
         value: &mut [u8],
     ) -> Result<usize> {
-        if let Some(kind) = self.acl_kind(name) {
+        if let Some(kind) = self.acl_kind(name.as_bytes()) {
             return self.get_acl(node, kind, value);
         }
         let host = self.asked(cx, name, Errno::ENODATA)?;
@@ -128,7 +128,7 @@ impl PassthroughFs {
         if value.len() > VALUE_MAX {
             return Err(Errno::E2BIG);
         }
-        if let Some(kind) = self.acl_kind(name) {
+        if let Some(kind) = self.acl_kind(name.as_bytes()) {
             return self.set_acl(node, kind, value, clear_setgid);
         }
         let (node, fd, host) = self.for_change(cx, node, name)?;
@@ -148,7 +148,7 @@ impl PassthroughFs {
         node: NodeId,
         name: XattrName<'_>,
     ) -> Result<()> {
-        if let Some(kind) = self.acl_kind(name) {
+        if let Some(kind) = self.acl_kind(name.as_bytes()) {
             return self.set_acl(node, kind, b"", false);
         }
         let (node, fd, host) = self.for_change(cx, node, name)?;
@@ -239,16 +239,13 @@ impl PassthroughFs {
         }
         if self.is_virtual() {
             if let Some(private) = name.strip_prefix(PRIVATE) {
-                return (is_privileged(private) || self.is_shown_acl(private)).then_some(private);
+                return (is_privileged(private) || self.acl_kind(private).is_some())
+                    .then_some(private);
             }
             // The host's own are not the client's.
             return (is_user(name) && takes_user(node)).then_some(name);
         }
-        (is_privileged(name) || is_user(name) || self.is_shown_acl(name)).then_some(name)
-    }
-
-    fn is_shown_acl(&self, name: &[u8]) -> bool {
-        self.options.posix_acl && AclKind::of(name).is_some()
+        (is_privileged(name) || is_user(name) || self.acl_kind(name).is_some()).then_some(name)
     }
 }
 

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use stratafs_core::{
-    Behaviours, Context, Credentials, DynFileSystem, Errno, NodeId, OpenFlags, XattrMode, XattrName,
+    Behaviours, Context, Credentials, DynFileSystem, Errno, Negotiated, NodeId, OpenFlags,
+    XattrMode, XattrName,
 };
 use stratafs_passthroughfs::{BuildError, Ownership, PassthroughFs};
 use stratafs_testkit::{Caller, Client, InProcess, Mounted, World};
@@ -291,4 +292,19 @@ fn acls_are_promised_only_where_they_are_asked_for_and_can_be_kept() {
     for word in ["read", "/proc", "EOPNOTSUPP", "leave posix_acl out"] {
         assert!(refused.to_string().contains(word), "{refused}");
     }
+}
+
+#[test]
+fn acls_that_somebody_does_not_check_are_neither_shown_nor_set() {
+    let share = Share::new(|builder| builder.posix_acl(true));
+    let w = share.world();
+    w.file("f", b"").unwrap();
+    let set = || w.setxattr("f", ACCESS.as_bytes(), &acl(ACLS[1]), XattrMode::Set);
+    share.fs.init(&Negotiated::new(45, 4096, Behaviours::POSIX_ACL)).unwrap();
+    set().unwrap();
+    assert_eq!(w.listxattr("f").unwrap(), [ACCESS.as_bytes()]);
+    share.fs.init(&Negotiated::new(45, 4096, Behaviours::empty())).unwrap();
+    assert_eq!(set().unwrap_err(), Errno::EOPNOTSUPP);
+    assert_eq!(w.getxattr("f", ACCESS.as_bytes()).unwrap_err(), Errno::EOPNOTSUPP);
+    assert_eq!(w.listxattr("f").unwrap(), [b""; 0]);
 }
