@@ -119,7 +119,7 @@ impl PassthroughFs {
                 return None;
             }
         } else if self.options.cache.file_flags().contains(OpenedFlags::KEEP_CACHE) {
-            size = stat::of(fd.as_fd()).ok().map(|stat| stat.size);
+            size = node.size();
         }
         Some(BackingFile::new(Arc::clone(fd)).with_size(size))
     }
@@ -247,6 +247,9 @@ impl PassthroughFs {
         }
         let handle = self.handles.remove(handle, node, false)?;
         let node = Arc::clone(&handle.node);
+        if matches!(handle.kind, Kind::File { flags } if flags.writable()) {
+            node.set_size(None);
+        }
         let nameless = node.state.lock().places.is_empty();
         // Without a name nothing else leads to it any more.
         if nameless

@@ -198,6 +198,7 @@ impl PassthroughFs {
 
     pub(crate) fn entry(&self, node: &Node, attr: Attr) -> Entry {
         let cache = &self.options.cache;
+        node.set_size(Some(attr.size));
         // Node ids are never used again, so they tell apart what inode numbers do not.
         let mut entry = Entry::new(node.id, attr)
             .with_timeouts(cache.entry_timeout, cache.attr_timeout)

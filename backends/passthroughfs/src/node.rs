@@ -129,6 +129,9 @@ impl State {
     }
 }
 
+/// No size: no file has it.
+const UNKNOWN: u64 = u64::MAX;
+
 /// One object.
 pub(crate) struct Node {
     pub(crate) id: NodeId,
@@ -141,6 +144,8 @@ pub(crate) struct Node {
     /// The inode number that the client sees for as long as it knows the node. Once a symlink got an
     /// owner, and a file took its place, the host has another.
     pub(crate) ino: u64,
+    /// Its size when it was last looked at, or [`UNKNOWN`].
+    size: AtomicU64,
     /// How often it was looked up and not forgotten.
     pub(crate) lookups: AtomicU64,
     /// What else needs it: handles, and children that are found by it.
@@ -164,6 +169,7 @@ impl Node {
             host: AtomicU32::new(host.mode_bits()),
             dev: identity.dev,
             ino: identity.ino,
+            size: AtomicU64::new(UNKNOWN),
             lookups: AtomicU64::new(0),
             uses: AtomicU64::new(0),
             removing: AtomicU32::new(0),
@@ -205,6 +211,16 @@ impl Node {
 
     pub(crate) fn set_host(&self, host: FileType) {
         self.host.store(host.mode_bits(), Ordering::Relaxed);
+    }
+
+    /// Its size when it was last looked at; `None` where it was written to since, or never seen.
+    pub(crate) fn size(&self) -> Option<u64> {
+        Some(self.size.load(Ordering::Relaxed)).filter(|size| *size != UNKNOWN)
+    }
+
+    /// Notes its size, or that it may have another now.
+    pub(crate) fn set_size(&self, size: Option<u64>) {
+        self.size.store(size.unwrap_or(UNKNOWN), Ordering::Relaxed);
     }
 
     pub(crate) fn is_dir(&self) -> bool {

@@ -176,6 +176,7 @@ impl PassthroughFs {
     fn shape_of(&self, node: &Node, stat: &Stat, record: Option<&Record>) -> Attr {
         let mut attr = self.shape(stat, record);
         attr.ino = self.devices.ino(node.dev, node.ino);
+        node.set_size(Some(attr.size));
         attr
     }
 

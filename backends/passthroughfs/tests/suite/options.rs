@@ -288,11 +288,18 @@ fn backing_tells_its_size_where_the_client_keeps_what_it_read() {
         share.fs.init(&Negotiated::new(45, 4096, Behaviours::PASSTHROUGH)).unwrap();
         share.world().file("f", b"data").unwrap();
         let entry = share.lookup(NodeId::ROOT, "f").unwrap();
-        for (flags, size) in [(OpenFlags::READ_ONLY, size), (OpenFlags::READ_WRITE, None)] {
+        let unknown = (OpenFlags::READ_ONLY, None);
+        let both = (OpenFlags::READ_WRITE, None);
+        for (flags, size) in [(OpenFlags::READ_ONLY, size), both, unknown] {
             let opened = share.fs.open(&root(), entry.node, flags, false).unwrap();
             assert_eq!(opened.backing.unwrap().size(), size, "{policy:?}, {flags:?}");
             share.fs.release(&root(), entry.node, opened.handle, Default::default()).unwrap();
         }
+        // It may have been written to, until somebody looks.
+        share.fs.getattr(&root(), entry.node, None).unwrap();
+        let opened = share.fs.open(&root(), entry.node, OpenFlags::READ_ONLY, false).unwrap();
+        assert_eq!(opened.backing.unwrap().size(), size, "{policy:?}");
+        share.fs.release(&root(), entry.node, opened.handle, Default::default()).unwrap();
         share.fs.forget(entry.node, 1);
     }
 }

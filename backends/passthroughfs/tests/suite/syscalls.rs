@@ -74,8 +74,11 @@ impl stratafs_core::DirSink for Count {
 }
 
 /// Runs each request of the table once, with a mark before and after.
-fn requests(ownership: Ownership) {
-    let share = Share::new(|builder| builder.ownership(ownership).default_owner(0, 0));
+fn requests(which: &str) {
+    let ownership = if which == "host" { Ownership::Host } else { Ownership::Virtual };
+    let exclusive = which == "exclusive";
+    let share =
+        Share::new(|builder| builder.ownership(ownership).default_owner(0, 0).exclusive(exclusive));
     std::fs::create_dir(share.host("dir")).unwrap();
     for number in 0..100 {
         std::fs::write(share.host(&format!("dir/{number}")), b"").unwrap();
@@ -217,10 +220,11 @@ fn counts(trace: &str) -> Vec<(String, Vec<String>)> {
 #[test]
 fn requests_cost_no_more_system_calls_than_promised() {
     if let Ok(which) = std::env::var(CHILD) {
-        requests(if which == "host" { Ownership::Host } else { Ownership::Virtual });
+        requests(&which);
         return;
     }
-    for which in ["virtual", "host"] {
+    // An exclusive share has virtual ownership here, and costs no more.
+    for which in ["virtual", "host", "exclusive"] {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("trace");
         let traced = Command::new("strace")
