@@ -179,9 +179,17 @@ impl PassthroughFs {
     /// The node that `name` in `dir` leads to, if it is one that a client knows; not counted.
     ///
     /// # Errors
-    /// `ENFILE`: where it takes a descriptor to tell, and none is left.
+    /// `ENFILE`: where it takes a descriptor to tell, and none is left. Others: it cannot be told, and
+    /// what may be known must not lose its name then.
     pub(crate) fn known_child(&self, dir: &OwnedFd, name: Name<'_>) -> Result<Option<Arc<Node>>> {
-        let Ok(stat) = stat::of_child(dir.as_fd(), name) else { return Ok(None) };
+        let stat = match stat::of_child(dir.as_fd(), name).map_err(Errno::from) {
+            Ok(stat) => stat,
+            // What is absent or out of reach is so for the call that follows too.
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES | Errno::ENAMETOOLONG) => {
+                return Ok(None);
+            }
+            Err(errno) => return Err(errno),
+        };
         let identity = match Identity::of(&stat) {
             Some(identity) => identity,
             None => {
