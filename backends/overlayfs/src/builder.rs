@@ -257,7 +257,8 @@ impl Builder {
     }
 
     /// Whether the names of a file stay names of one file when it is copied up. If not called they
-    /// do, but where the staging directory has an index for other layers.
+    /// do, but where the index in the staging directory is for another writable layer; if true, the
+    /// index of another topmost layer is refused too, as the kernel refuses it.
     pub fn index(mut self, index: bool) -> Self {
         self.index = Some(index);
         self

@@ -81,9 +81,9 @@ impl OverlayFs {
         }
         self.publish_copy(node, parent.as_ref(), (&mut staged, &upper), meta)?;
         drop(staged);
-        if !is_recorded {
+        if !is_recorded || !(node.is_dir() || self.origins_hold) {
             // It is no more the object that its other names are, which keep the number; or nothing
-            // tells a later lookup what it was.
+            // tells a later lookup what it was, or is believed.
             let ino = self.map_ino(&upper, upper.attr()?.ino);
             node.set_ino(ino);
             self.renumber(node, ino);
@@ -192,9 +192,6 @@ impl OverlayFs {
 
     /// The number in the merged tree of what has this origin; `None` where it is of no layer here.
     pub(crate) fn ino_of_origin(&self, origin: Origin) -> Option<u64> {
-        if !self.origins_hold {
-            return None;
-        }
         match origin {
             Origin::Own { layer, ino } => {
                 let layer = self.lowers.len().checked_sub(layer).filter(|layer| *layer > UPPER)?;

@@ -2,7 +2,8 @@
 //!
 //! As the kernel does, the root of the writable layer records that of the topmost read-only one as
 //! its origin, and the index the writable layer's: in both the file handle is one of another object
-//! when either was exchanged.
+//! when either was exchanged. An index over another topmost layer is still right for the files that
+//! are there, whose handles it has; one of another writable layer is not.
 
 use stratafs_core::{Errno, Name, Result};
 
@@ -48,10 +49,10 @@ pub(crate) fn open(of: &Of<'_>, wanted: Option<bool>) -> Result<(Option<Links>, 
         (_, Verdict::Other) => Some("another writable layer"),
         _ => None,
     };
-    if let Some(what) = other {
-        if wanted == Some(true) {
-            return Err(BuildError::OtherLayers { what });
-        }
+    if let (Some(what), Some(true)) = (other, wanted) {
+        return Err(BuildError::OtherLayers { what });
+    }
+    if let (Verdict::Other, Some(what)) = (&upper, other) {
         log::warn!(
             "overlay: the index is for {what} and is not used: files that are copied up part with \
              their other names"

@@ -322,7 +322,7 @@ impl OverlayFs {
         let top = object.top()?;
         if let Some(upper) = &object.upper
             && !object.is_dir()
-            && let Some(ino) = self.ino_below(upper)?
+            && let Some(ino) = self.ino_below(upper, &object.linked)?
         {
             return Ok(ino);
         }
@@ -330,9 +330,13 @@ impl OverlayFs {
     }
 
     /// The number of what `upper` was copied up from, as it records it.
-    fn ino_below(&self, upper: &Real) -> Result<Option<u64>> {
-        let origin = upper.xattr(self.names.name(Record::Origin))?;
-        let Some(origin) = origin.filter(|_| self.origins_hold) else { return Ok(None) };
+    fn ino_below(&self, upper: &Real, linked: &Linked) -> Result<Option<u64>> {
+        // In the index it is found by its origin, so that is one of these layers.
+        let holds = self.origins_hold || matches!(linked, Linked::Index { .. });
+        if !holds {
+            return Ok(None);
+        }
+        let Some(origin) = upper.xattr(self.names.name(Record::Origin))? else { return Ok(None) };
         if let Some(ino) = origin::parse(&origin).and_then(|origin| self.ino_of_origin(origin)) {
             return Ok(Some(ino));
         }

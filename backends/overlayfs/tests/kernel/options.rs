@@ -97,7 +97,7 @@ fn directory_that_was_renamed_is_followed_or_refused_alike() {
 }
 
 #[test]
-fn index_is_for_its_layers_alone() {
+fn index_of_another_topmost_layer_is_refused_if_insisted_on_and_otherwise_right() {
     let Some(host) = host(Flavour::Index) else { return };
     on(&host.ours(), |w| w.write_at("a", 0, b"B").unwrap());
     // Another directory takes the place of the topmost layer.
@@ -106,7 +106,7 @@ fn index_is_for_its_layers_alone() {
     assert!(host.try_mount().is_err());
     let said = host.builder().build().map(drop).unwrap_err().to_string();
     assert!(said.contains("ESTALE") && said.contains("index=off"), "{said}");
-    // Unless it is insisted on, names part.
+    // Unless it is insisted on: the file is the one it was made for.
     let layers = ["base", "app"].iter();
     let builder = layers.fold(OverlayFs::builder(), |b, layer| b.layer(host.share(layer)));
     let upper = PassthroughFs::builder().root_dir(host.path("upper"));
@@ -115,7 +115,28 @@ fn index_is_for_its_layers_alone() {
     let fs: Arc<dyn DynFileSystem> =
         Arc::new(builder.writable(upper).staging(work).build().unwrap());
     on(&fs, |w| {
-        assert_eq!((w.read("a").unwrap(), w.read("b").unwrap()), (b"Both".into(), b"both".into()));
+        assert_eq!((w.read("a").unwrap(), w.read("b").unwrap()), (b"Both".into(), b"Both".into()));
+        assert_eq!(w.stat("a").unwrap().ino, w.stat("b").unwrap().ino);
+        w.write_at("b", 0, b"M").unwrap();
+        assert_eq!((w.read("a").unwrap(), w.stat("a").unwrap().nlink), (b"Moth".into(), 2));
+        w.chmod("d/f", 0o600).unwrap();
+        w.chmod("d", 0o700).unwrap();
+    });
+    // Numbers of listings and of objects are compared.
+    tree(&fs);
+}
+
+#[test]
+fn index_of_another_writable_layer_is_not_used() {
+    let Some(host) = host(Flavour::Index) else { return };
+    on(&host.ours(), |w| w.write_at("a", 0, b"B").unwrap());
+    std::fs::rename(host.path("upper"), host.path("was-upper")).unwrap();
+    std::fs::create_dir(host.path("upper")).unwrap();
+    let said = host.builder().build().map(drop).unwrap_err().to_string();
+    assert!(said.contains("another writable layer (ESTALE)"), "{said}");
+    let fs: Arc<dyn DynFileSystem> = Arc::new(host.builder().index(false).build().unwrap());
+    on(&fs, |w| {
+        assert_eq!((w.read("a").unwrap(), w.read("b").unwrap()), (b"both".into(), b"both".into()));
     });
 }
 
