@@ -50,12 +50,14 @@ pub(crate) struct Guest {
     pub(crate) root: &'static str,
     /// The servers that it is connected to.
     pub(crate) tags: &'static [&'static str],
+    /// Of each device.
+    pub(crate) request_queues: u16,
 }
 
 const TAGS: &[&str] = &["root", "share"];
 const GUESTS: [Guest; 2] = [
-    Guest { role: "one", memory: "512M", root: "rw", tags: TAGS },
-    Guest { role: "two", memory: "256M", root: "ro", tags: TAGS },
+    Guest { role: "one", memory: "512M", root: "rw", tags: TAGS, request_queues: 2 },
+    Guest { role: "two", memory: "256M", root: "ro", tags: TAGS, request_queues: 2 },
 ];
 
 /// Boots both guests and counts their checks.
@@ -312,7 +314,7 @@ pub(crate) fn console(place: &Path, guest: Guest) -> PathBuf {
 }
 
 pub(crate) fn start(kernel: &Path, place: &Path, guest: Guest) -> Result<Guarded> {
-    let Guest { role, memory, root, tags } = guest;
+    let Guest { role, memory, root, tags, request_queues } = guest;
     let mut qemu = Command::new("qemu-system-x86_64");
     // A KVM that opens may still not run an ordinary kernel; emulation always does.
     qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", memory]);
@@ -322,8 +324,9 @@ pub(crate) fn start(kernel: &Path, place: &Path, guest: Guest) -> Result<Guarded
     for tag in tags {
         let path = socket(place, tag, guest);
         qemu.arg("-chardev").arg(format!("socket,id={tag},path={}", path.display()));
-        let device = "vhost-user-fs-pci,queue-size=1024,num-request-queues=2";
-        qemu.arg("-device").arg(format!("{device},chardev={tag},tag={tag}"));
+        let device = "vhost-user-fs-pci,queue-size=1024";
+        let queues = format!("num-request-queues={request_queues}");
+        qemu.arg("-device").arg(format!("{device},{queues},chardev={tag},tag={tag}"));
     }
     let log = console(place, guest);
     qemu.args(["-serial", "stdio", "-kernel"]).arg(kernel);

@@ -19,7 +19,8 @@ use crate::process::{
 use crate::target::{Scratch, is_mounted, terminate};
 use crate::tools;
 
-const DEBIAN: Guest = Guest { role: "debian", memory: "512M", root: "rw", tags: &["root"] };
+const DEBIAN: Guest =
+    Guest { role: "debian", memory: "512M", root: "rw", tags: &["root"], request_queues: 2 };
 /// Packages of a network that may be slow, through a mount.
 const INSTALLATION: Duration = Duration::from_secs(1800);
 const RELEASE: &str = "bookworm";
