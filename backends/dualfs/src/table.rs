@@ -4,6 +4,7 @@
 //! the same one, so it is found by its key for as long as anything holds it.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -16,6 +17,35 @@ use crate::policy::Side;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Key(pub(crate) Side, pub(crate) NodeId);
 
+/// A hash of numbers that are counted up, here or by a side: no client chooses them, so none can make
+/// them collide, and one multiplication spreads them.
+#[derive(Default)]
+pub(crate) struct CountHasher(u64);
+
+impl Hasher for CountHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_isize(&mut self, number: isize) {
+        self.write_u64(number.unsigned_abs() as u64);
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        let product = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = product ^ (product >> 32);
+    }
+}
+
+/// A map by such numbers.
+type Counted<K, V> = HashMap<K, V, BuildHasherDefault<CountHasher>>;
+
 /// A node with what the client holds of it.
 struct Held {
     node: Arc<Node>,
@@ -25,8 +55,8 @@ struct Held {
 
 #[derive(Default)]
 struct Inner {
-    ids: HashMap<NodeId, Held>,
-    keys: HashMap<Key, Weak<Node>>,
+    ids: Counted<NodeId, Held>,
+    keys: Counted<Key, Weak<Node>>,
 }
 
 /// The table.
@@ -194,7 +224,7 @@ impl Table {
 
 /// Numbers for handles.
 pub(crate) struct Handles<T> {
-    open: Mutex<HashMap<HandleId, Arc<T>>>,
+    open: Mutex<Counted<HandleId, Arc<T>>>,
     next: Count,
 }
 

@@ -43,10 +43,12 @@ impl Packing {
         u8::try_from(self.shift + INDEX_BITS).unwrap_or(64)
     }
 
+    #[inline]
     fn pack(self, index: usize, number: u64) -> Option<u64> {
         (number >> self.shift == 0).then_some(number | ((index as u64) << self.shift))
     }
 
+    #[inline]
     fn unpack(self, packed: u64) -> (usize, u64) {
         let index = usize::try_from(packed >> self.shift).unwrap_or(usize::MAX);
         (index, packed & ((1 << self.shift) - 1))
@@ -122,6 +124,7 @@ impl Ids {
     ///
     /// # Errors
     /// `ESTALE`: a number that the table did not give, or has no more.
+    #[inline]
     pub(crate) fn node(&self, id: NodeId) -> Result<(usize, NodeId)> {
         match self.packing.unpack(id.0) {
             (TABLE, number) => {
@@ -180,6 +183,7 @@ impl Ids {
     ///
     /// # Errors
     /// `EBADF`: it is none of the member of this index.
+    #[inline]
     pub(crate) fn handle(&self, index: usize, handle: HandleId) -> Result<HandleId> {
         self.with_handle(index, handle, |handles, number| handles.open.get(&number).copied())
     }
@@ -192,6 +196,7 @@ impl Ids {
         self.with_handle(index, handle, |handles, number| handles.open.remove(&number))
     }
 
+    #[inline]
     fn with_handle(
         &self,
         index: usize,
@@ -209,6 +214,7 @@ impl Ids {
     }
 
     /// The inode number of an object of a member, as clients see it.
+    #[inline]
     pub(crate) fn ino(&self, index: usize, ino: u64) -> u64 {
         if let Some(packed) = self.packing.pack(index, ino) {
             return packed;

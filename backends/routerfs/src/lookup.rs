@@ -39,6 +39,7 @@ impl Drop for Pin<'_> {
 }
 
 impl RouterFs {
+    #[inline]
     fn slot(&self, index: usize) -> Result<Arc<Member>> {
         self.slots.get(index).and_then(|slot| slot.read().clone()).ok_or(Errno::ESTALE)
     }
@@ -47,6 +48,7 @@ impl RouterFs {
     ///
     /// # Errors
     /// `ESTALE`: to nothing that a client could know.
+    #[inline]
     pub(crate) fn place(&self, id: NodeId) -> Result<Place> {
         let (index, node) = self.ids.node(id)?;
         if index == MADE_UP {
@@ -68,6 +70,7 @@ impl RouterFs {
     ///
     /// # Errors
     /// `ESTALE` as [`place`](Self::place); `made_up` of a directory that no member has.
+    #[inline]
     pub(crate) fn real(&self, id: NodeId, made_up: Errno) -> Result<Real> {
         match self.place(id)? {
             Place::Real(real) => Ok(real),
@@ -113,6 +116,7 @@ impl RouterFs {
     }
 
     /// What a client sees of the attributes of an object of `member`.
+    #[inline]
     pub(crate) fn shown(&self, member: &Member, node: NodeId, attr: &mut Attr) {
         attr.ino = self.ids.ino(member.index, attr.ino);
         member.masked(attr);

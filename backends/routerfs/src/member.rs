@@ -142,6 +142,7 @@ impl Member {
     }
 
     /// `attr` as the flags let it be shown.
+    #[inline]
     pub(crate) fn masked(&self, attr: &mut Attr) {
         if self.flags.is_empty() {
             return;
