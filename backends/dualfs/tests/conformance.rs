@@ -96,7 +96,6 @@ fn map_passes_with_each_policy_over_a_host_directory() {
 #[test]
 fn map_passes_with_a_host_directory_that_is_written() {
     on_host(ReadBackendBWriteBackendA);
-    on_host(MergeReadsBackendAPrecedence);
 }
 
 #[test]
