@@ -18,7 +18,7 @@ layer from being used), dangling-redirect, missing-data, useless-whiteout, missi
 not-impure, orphaned-index. With --json each line is an object:
   {\"problem\":\"leftover\",\"area\":\"work\",\"path\":\"work/#1f\",\"repaired\":false}
 
-With --repair nobody else may use the overlay meanwhile. What shows in it stays as it is; missing
+With --repair the overlay must not be in use, and nobody else can use it meanwhile. What shows in it stays as it is; missing
 data and marks are left for you to decide. Exit codes: 0 nothing is wrong any more, 1 something is,
 or a layer failed, 2 it was asked for wrongly.";
 
@@ -40,7 +40,9 @@ pub(super) struct Check {
 
 impl Check {
     pub(super) fn run(&self) -> Result<u8> {
-        let inspection = Composition::parse(&self.spec)?.inspect()?;
+        let composition = Composition::parse(&self.spec)?;
+        let inspection =
+            if self.repair { composition.inspect_alone()? } else { composition.inspect()? };
         let mut printer = Printer::new();
         let told = inspection.check(self.repair, |line| printer.tell(&line, self.json));
         printer.end()?;

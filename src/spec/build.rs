@@ -1,5 +1,6 @@
 //! From a checked composition to the filesystem.
 
+mod claim;
 mod dual;
 pub(super) mod overlay;
 mod router;

@@ -145,6 +145,20 @@ impl Composition {
     /// * [`SpecError::Arguments`]: it is no overlay.
     /// * Others as of [`Self::build`].
     pub fn inspect(&self) -> Result<Inspection, SpecError> {
-        build::overlay::inspect(&self.root, &Surroundings { root_owner: (0, 0), server: None })
+        self.inspected(false)
+    }
+
+    /// Builds the overlay as [`Self::inspect`] does, to be mended: nobody else uses its writable layer
+    /// until the answer is dropped.
+    ///
+    /// # Errors
+    /// As [`Self::inspect`], and [`SpecError::Build`]: it is in use.
+    pub fn inspect_alone(&self) -> Result<Inspection, SpecError> {
+        self.inspected(true)
+    }
+
+    fn inspected(&self, alone: bool) -> Result<Inspection, SpecError> {
+        let surroundings = Surroundings { root_owner: (0, 0), server: None };
+        build::overlay::inspect(&self.root, &surroundings, alone)
     }
 }

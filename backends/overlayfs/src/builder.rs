@@ -1,5 +1,6 @@
 //! Building an [`OverlayFs`].
 
+use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -176,6 +177,7 @@ pub struct Builder {
     index: Option<bool>,
     xino: bool,
     cache: Cache,
+    kept: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl Default for Builder {
@@ -192,6 +194,7 @@ impl Default for Builder {
             index: None,
             xino: true,
             cache: Cache::default(),
+            kept: None,
         }
     }
 }
@@ -224,6 +227,13 @@ impl Builder {
     /// [`RedirectDir::Off`].
     pub fn redirect_dir(mut self, redirect_dir: RedirectDir) -> Self {
         self.redirect_dir = Some(redirect_dir);
+        self
+    }
+
+    /// Keeps `what` until the overlay is gone: a claim on the writable layer, for one, of which two
+    /// overlays at a time would each clear away what the other stages.
+    pub fn keep(mut self, what: impl Any + Send + Sync) -> Self {
+        self.kept = Some(Arc::new(what));
         self
     }
 
@@ -352,7 +362,8 @@ impl Builder {
             let of = index::Of { upper, lower, names: options.names, inspect };
             (upper.links, origins_hold) = index::open(&of, self.index)?;
         }
-        let fs = OverlayFs::from_builder(upper, lowers, options, origins_hold, self.cache)?;
+        let mut fs = OverlayFs::from_builder(upper, lowers, options, origins_hold, self.cache)?;
+        fs.kept = self.kept;
         Ok(if inspect { fs.inspected() } else { fs })
     }
 

@@ -1,5 +1,6 @@
 //! The filesystem itself, and its one implementation of the trait.
 
+use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -48,6 +49,8 @@ pub struct OverlayFs {
     pub(crate) inspected: bool,
     /// Whether recorded origins are objects of these layers.
     pub(crate) origins_hold: bool,
+    /// What ends with it.
+    pub(crate) kept: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 /// The writable layer.
@@ -129,6 +132,7 @@ impl OverlayFs {
             lends: AtomicBool::new(false),
             inspected: false,
             origins_hold,
+            kept: None,
         };
         for root in &mut lowers {
             // Of a root only whether it may hold whiteouts that are files: it hides nothing below.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use stratafs_core::DynFileSystem;
 use stratafs_overlayfs::{Builder, Layer, OverlayFs, RedirectDir, Whiteouts};
 
+use super::claim::Claim;
 use super::{Surroundings, build, cache_policy, passthrough_builder, refused, report};
 use crate::spec::Inspection;
 use crate::spec::error::SpecError;
@@ -15,14 +16,18 @@ pub(super) fn overlay(
     node: &Node,
     surroundings: &Surroundings,
 ) -> Result<Arc<dyn DynFileSystem>, SpecError> {
-    let filesystem = builder(node, surroundings)?.build().map_err(|error| refused(node, error))?;
+    let builder = builder(node, surroundings)?.keep(Claim::of(node)?);
+    let filesystem = builder.build().map_err(|error| refused(node, error))?;
     Ok(Arc::new(filesystem))
 }
 
 /// The overlay that `node` is, or that is inside of what only watches or guards it, to be looked at.
+///
+/// `alone` claims what it writes to, so that nobody else uses it meanwhile.
 pub(in crate::spec) fn inspect(
     node: &Node,
     surroundings: &Surroundings,
+    alone: bool,
 ) -> Result<Inspection, SpecError> {
     let mut at = node;
     while at.backend.name != "overlay" {
@@ -35,7 +40,11 @@ pub(in crate::spec) fn inspect(
             }
         };
     }
-    let overlay = builder(at, surroundings)?.inspect().map_err(|error| refused(at, error))?;
+    let mut builder = builder(at, surroundings)?;
+    if alone {
+        builder = builder.keep(Claim::of(at)?);
+    }
+    let overlay = builder.inspect().map_err(|error| refused(at, error))?;
     let mut layers = vec![at.filesystem("upper").map_or_else(String::new, label)];
     layers.extend(at.get_all("lower").filter_map(|setting| match &setting.value {
         Checked::Filesystem(lower) => Some(label(lower)),

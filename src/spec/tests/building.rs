@@ -311,6 +311,34 @@ fn build_of_an_overlay_of_directories_that_lie_in_one_another_is_refused() {
 }
 
 #[test]
+fn build_of_an_overlay_whose_upper_or_work_is_in_use_is_refused_until_that_one_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    for name in ["up", "work", "up2", "work2"] {
+        std::fs::create_dir(at(name)).unwrap();
+    }
+    let text = |upper: &str, work: &str| {
+        format!("overlay(lower=mem(), upper={}, work={}, userxattr)", at(upper), at(work))
+    };
+    let first = built(&text("up", "work"));
+    for (upper, work, name) in [("up", "work2", "`upper`"), ("up2", "work", "`work`")] {
+        let error = error_of(&text(upper, work));
+        assert!(matches!(error, SpecError::Build { .. }), "{error:?}");
+        let said = error.to_string();
+        assert!(said.contains(name) && said.contains("in use by another overlay"), "{said}");
+    }
+    // To be looked at it may be in use, to be mended it may not.
+    let composition = Composition::parse(&text("up", "work")).unwrap();
+    composition.inspect().unwrap();
+    assert!(composition.inspect_alone().is_err());
+    drop(first);
+    let alone = composition.inspect_alone().unwrap();
+    error_of(&text("up", "work"));
+    drop(alone);
+    built(&text("up", "work"));
+}
+
+#[test]
 fn build_of_an_overlay_with_work_on_another_filesystem_says_so() {
     let here = tempfile::tempdir().unwrap();
     let Ok(there) = tempfile::tempdir_in("/dev/shm") else { return };
