@@ -328,7 +328,7 @@ fn build_of_an_overlay_whose_upper_or_work_is_in_use_is_refused_until_that_one_e
         assert!(said.contains(name) && said.contains("in use by another overlay"), "{said}");
     }
     // To be looked at it may be in use, to be mended it may not.
-    let composition = Composition::parse(&text("up", "work")).unwrap();
+    let composition = Composition::parse(text("up", "work")).unwrap();
     composition.inspect().unwrap();
     assert!(composition.inspect_alone().is_err());
     drop(first);
