@@ -58,9 +58,9 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// A request was read, which `was_waiting` or was waited for.
-    pub(super) fn after_read(&mut self, was_waiting: bool) -> Step {
-        if was_waiting {
+    /// A request was read. It `was_queued` if it was there already and no other worker waited for it.
+    pub(super) fn after_read(&mut self, was_queued: bool) -> Step {
+        if was_queued {
             self.idle = self.idle.saturating_sub(1);
             self.at_once += 1;
             if self.at_once < PROBE_AFTER {
@@ -180,17 +180,19 @@ impl Crew {
         self.listening.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// It waits no longer; whether it `took` a request.
-    pub(super) fn heard(&self, took: bool) {
+    /// It waits no longer; whether it `took` a request. Answers whether others still wait, which is
+    /// one reader too many.
+    pub(super) fn heard(&self, took: bool) -> bool {
         if took {
             self.taken.fetch_add(1, Ordering::SeqCst);
         }
-        self.listening.fetch_sub(1, Ordering::SeqCst);
+        let others = self.listening.fetch_sub(1, Ordering::SeqCst) > 1;
         if took && self.dozes.load(Ordering::SeqCst) {
             // With the lock: the watch has it from its last look until it sleeps.
             let _state = self.state.lock();
             self.watch.notify_one();
         }
+        others
     }
 
     /// Has one more worker read, if one rests.
@@ -236,7 +238,7 @@ mod tests {
 
     fn steps(reads: impl IntoIterator<Item = bool>) -> Vec<Step> {
         let mut pace = Pace::default();
-        reads.into_iter().map(|was_waiting| pace.after_read(was_waiting)).collect()
+        reads.into_iter().map(|was_queued| pace.after_read(was_queued)).collect()
     }
 
     #[test]
@@ -327,6 +329,15 @@ mod tests {
             crew.close();
             thread.join().unwrap();
         }
+    }
+
+    #[test]
+    fn heard_tells_whether_others_still_listen() {
+        let crew = Crew::new(2, true);
+        crew.listen();
+        crew.listen();
+        assert!(crew.heard(true));
+        assert!(!crew.heard(true));
     }
 
     #[test]
