@@ -119,7 +119,12 @@ impl PassthroughFs {
                 return None;
             }
         } else if self.options.cache.file_flags().contains(OpenedFlags::KEEP_CACHE) {
-            size = node.size();
+            // After a writer it is looked at once; then it is known again.
+            size = node.size().or_else(|| {
+                let size = stat::of(fd.as_fd()).ok().map(|stat| stat.size);
+                node.set_size(size);
+                size
+            });
         }
         Some(BackingFile::new(Arc::clone(fd)).with_size(size))
     }

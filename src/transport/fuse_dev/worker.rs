@@ -91,10 +91,10 @@ where
     while !workers.is_stopped() {
         workers.crew.listen();
         let request = reader.read(&mut buffers.request);
-        let others_wait = workers.crew.heard(request.is_ok());
+        workers.crew.heard(request.is_ok());
         match request {
             Ok((len, was_waiting)) => {
-                let step = pace.after_read(was_waiting && !others_wait);
+                let step = pace.after_read(was_waiting);
                 if step == Step::Probe && device.has_request() {
                     workers.crew.call();
                 }

@@ -288,18 +288,22 @@ fn backing_tells_its_size_where_the_client_keeps_what_it_read() {
         share.fs.init(&Negotiated::new(45, 4096, Behaviours::PASSTHROUGH)).unwrap();
         share.world().file("f", b"data").unwrap();
         let entry = share.lookup(NodeId::ROOT, "f").unwrap();
-        let unknown = (OpenFlags::READ_ONLY, None);
-        let both = (OpenFlags::READ_WRITE, None);
-        for (flags, size) in [(OpenFlags::READ_ONLY, size), both, unknown] {
+        let opens = |flags, size: Option<u64>| {
             let opened = share.fs.open(&root(), entry.node, flags, false).unwrap();
             assert_eq!(opened.backing.unwrap().size(), size, "{policy:?}, {flags:?}");
-            share.fs.release(&root(), entry.node, opened.handle, Default::default()).unwrap();
+            opened.handle
+        };
+        let closes = |handle| {
+            share.fs.release(&root(), entry.node, handle, Default::default()).unwrap();
+        };
+        closes(opens(OpenFlags::READ_ONLY, size));
+        // Written to past the server, as the client's kernel does.
+        let writer = opens(OpenFlags::READ_WRITE, None);
+        std::fs::write(share.host("f"), b"more data").unwrap();
+        closes(writer);
+        for _ in 0..2 {
+            closes(opens(OpenFlags::READ_ONLY, size.map(|_| 9)));
         }
-        // It may have been written to, until somebody looks.
-        share.fs.getattr(&root(), entry.node, None).unwrap();
-        let opened = share.fs.open(&root(), entry.node, OpenFlags::READ_ONLY, false).unwrap();
-        assert_eq!(opened.backing.unwrap().size(), size, "{policy:?}");
-        share.fs.release(&root(), entry.node, opened.handle, Default::default()).unwrap();
         share.fs.forget(entry.node, 1);
     }
 }
