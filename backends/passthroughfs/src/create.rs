@@ -266,6 +266,7 @@ impl PassthroughFs {
             self.pins.keep_data(&self.table, node, &DataFile { fd, writable: true });
             return Opened::stateless(opened);
         }
+        node.set_size(Some(0));
         let backing = self.backing(node, &fd, flags);
         let handle = Handle { node: Arc::clone(node), fd, kind: Kind::File { flags } };
         Opened::new(self.handles.add(room, handle), opened).with_backing(backing)
