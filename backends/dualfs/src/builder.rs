@@ -1,5 +1,6 @@
 //! Building a [`DualFs`].
 
+use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,6 +73,7 @@ pub struct Builder {
     policy: Arc<dyn DispatchPolicy>,
     userxattr: bool,
     cache: Cache,
+    kept: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl std::fmt::Debug for Builder {
@@ -92,6 +94,7 @@ impl Default for Builder {
             policy: Arc::new(ReadBackendBWriteBackendA),
             userxattr: false,
             cache: Cache::default(),
+            kept: None,
         }
     }
 }
@@ -103,6 +106,7 @@ pub(crate) struct Parts {
     pub(crate) staging: Option<Staging>,
     pub(crate) names: Namespace,
     pub(crate) cache: Cache,
+    pub(crate) kept: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl Builder {
@@ -133,6 +137,13 @@ impl Builder {
     /// `trusted.dual.*`. Off if not called. Records of one kind are not found by the other.
     pub fn userxattr(mut self, userxattr: bool) -> Self {
         self.userxattr = userxattr;
+        self
+    }
+
+    /// Keeps `what` until the filesystem is gone: a claim on the written side, for one, of which two
+    /// such filesystems at a time would each clear away what the other stages.
+    pub fn keep(mut self, what: impl Any + Send + Sync) -> Self {
+        self.kept = Some(Arc::new(what));
         self
     }
 
@@ -193,8 +204,8 @@ impl Builder {
                 })?)
             }
         };
-        let (policy, cache) = (self.policy, self.cache);
-        let parts = Parts { sides, policy, staging, names, cache };
+        let (policy, cache, kept) = (self.policy, self.cache, self.kept);
+        let parts = Parts { sides, policy, staging, names, cache, kept };
         DualFs::from_parts(parts).map_err(|errno| BuildError::Backend {
             operation: "looking at the root",
             side: writes,

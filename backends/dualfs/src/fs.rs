@@ -1,5 +1,6 @@
 //! The filesystem itself, and its one implementation of the trait.
 
+use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
@@ -41,6 +42,8 @@ pub struct DualFs {
     pub(crate) counting: Mutex<()>,
     pub(crate) notifiers: Notifiers,
     features: Features,
+    /// What ends with it.
+    _kept: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl DualFs {
@@ -50,7 +53,7 @@ impl DualFs {
     }
 
     pub(crate) fn from_parts(parts: Parts) -> Result<Self> {
-        let Parts { sides, policy, staging, names, cache } = parts;
+        let Parts { sides, policy, staging, names, cache, kept } = parts;
         let written = policy.written();
         let features = features(&sides, &*policy, staging.is_some(), &cache);
         let bits =
@@ -70,6 +73,7 @@ impl DualFs {
             counting: Mutex::new(()),
             notifiers: Notifiers::new(),
             features,
+            _kept: kept,
         };
         fs.enter_root()?;
         Ok(fs)

@@ -1,7 +1,7 @@
-//! One overlay at a time on the directories of a writable layer.
+//! One filesystem at a time on the directories that an overlay or a dual stages its changes in.
 //!
 //! A second one would clear away what the first has staged, as leftovers of a crash. The kernel
-//! refuses such a mount (EBUSY); here the directories are locked (flock(2)), which ends with the
+//! refuses such a mount of its overlay (EBUSY); here the directories are locked (flock(2)), which ends with the
 //! server, however it ends.
 
 use std::fs::{File, TryLockError};
@@ -13,13 +13,13 @@ use crate::spec::node::Node;
 
 /// A directory that somebody else has claimed.
 #[derive(Debug, thiserror::Error)]
-#[error("`{name}`, {path}, is in use by another overlay (EBUSY)")]
+#[error("`{name}`, {path}, is in use by another filesystem (EBUSY)")]
 struct InUse {
     name: String,
     path: String,
 }
 
-/// Directories that are this overlay's until it is dropped.
+/// Directories that are one filesystem's until it is dropped.
 #[derive(Debug)]
 pub(in crate::spec) struct Claim {
     _locked: Vec<File>,
@@ -27,12 +27,26 @@ pub(in crate::spec) struct Claim {
 
 impl Claim {
     /// Claims the directories of the host that the overlay `node` writes to.
-    pub(in crate::spec) fn of(node: &Node) -> Result<Self, SpecError> {
-        let Some(upper) = node.filesystem("upper") else { return Ok(Self { _locked: Vec::new() }) };
-        let directories = [
-            ("upper", upper.path("root_dir")),
-            ("work", node.path("work").or_else(|| upper.path("extra_root"))),
-        ];
+    pub(in crate::spec) fn of_overlay(node: &Node) -> Result<Self, SpecError> {
+        let upper = node.filesystem("upper");
+        let beside = || upper.and_then(|upper| upper.path("extra_root"));
+        let root = upper.and_then(|upper| upper.path("root_dir"));
+        Self::of(node, [("upper", root), ("work", node.path("work").or_else(beside))])
+    }
+
+    /// Claims the directory of the host that the dual `node` writes to: `a`, whoever watches it.
+    pub(in crate::spec) fn of_dual(node: &Node) -> Result<Self, SpecError> {
+        let mut written = node.filesystem("a");
+        while let Some(inner) = written.and_then(|written| written.filesystem("inner")) {
+            written = Some(inner);
+        }
+        Self::of(node, [("a", written.and_then(|written| written.path("root_dir")))])
+    }
+
+    fn of<const N: usize>(
+        node: &Node,
+        directories: [(&str, Option<&Path>); N],
+    ) -> Result<Self, SpecError> {
         let mut locked = Vec::new();
         for (name, path) in directories {
             let Some(path) = path else { continue };
@@ -58,7 +72,10 @@ fn lock(node: &Node, name: &str, path: &Path) -> Result<Option<File>, SpecError>
             Err(SpecError::Build { report, cause: Box::new(cause) })
         }
         Err(TryLockError::Error(error)) => {
-            log::warn!("overlay: `{name}`, {shown}, cannot be locked against another: {error}");
+            log::warn!(
+                "{}: `{name}`, {shown}, cannot be locked against another: {error}",
+                node.backend.name
+            );
             Ok(None)
         }
     }

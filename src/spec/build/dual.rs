@@ -8,6 +8,7 @@ use stratafs_dualfs::{
     MergeReadsBackendAPrecedence, ReadBackendBWriteBackendA,
 };
 
+use super::claim::Claim;
 use super::{Surroundings, cache_policy, inner, refused};
 use crate::spec::error::SpecError;
 use crate::spec::node::Node;
@@ -33,6 +34,10 @@ pub(super) fn dual(
     }
     if let Some(timeout) = node.time("negative_timeout") {
         builder = builder.negative_timeout(timeout);
+    }
+    // Where nothing but `a` is looked at nothing is staged either.
+    if !matches!(node.choice("policy"), Some("backend-a-only" | "a-only")) {
+        builder = builder.keep(Claim::of_dual(node)?);
     }
     let filesystem = builder.build().map_err(|error| refused(node, error))?;
     Ok(super::with_readonly(node, Arc::new(filesystem)))

@@ -16,7 +16,7 @@ pub(super) fn overlay(
     node: &Node,
     surroundings: &Surroundings,
 ) -> Result<Arc<dyn DynFileSystem>, SpecError> {
-    let builder = builder(node, surroundings)?.keep(Claim::of(node)?);
+    let builder = builder(node, surroundings)?.keep(Claim::of_overlay(node)?);
     let filesystem = builder.build().map_err(|error| refused(node, error))?;
     Ok(Arc::new(filesystem))
 }
@@ -42,7 +42,7 @@ pub(in crate::spec) fn inspect(
     }
     let mut builder = builder(at, surroundings)?;
     if alone {
-        builder = builder.keep(Claim::of(at)?);
+        builder = builder.keep(Claim::of_overlay(at)?);
     }
     let overlay = builder.inspect().map_err(|error| refused(at, error))?;
     let mut layers = vec![at.filesystem("upper").map_or_else(String::new, label)];

@@ -325,7 +325,7 @@ fn build_of_an_overlay_whose_upper_or_work_is_in_use_is_refused_until_that_one_e
         let error = error_of(&text(upper, work));
         assert!(matches!(error, SpecError::Build { .. }), "{error:?}");
         let said = error.to_string();
-        assert!(said.contains(name) && said.contains("in use by another overlay"), "{said}");
+        assert!(said.contains(name) && said.contains("in use by another filesystem"), "{said}");
     }
     // To be looked at it may be in use, to be mended it may not.
     let composition = Composition::parse(text("up", "work")).unwrap();
@@ -336,6 +336,22 @@ fn build_of_an_overlay_whose_upper_or_work_is_in_use_is_refused_until_that_one_e
     error_of(&text("up", "work"));
     drop(alone);
     built(&text("up", "work"));
+}
+
+#[test]
+fn build_of_a_dual_whose_written_side_is_in_use_is_refused_until_that_one_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().display();
+    let staged = format!("dual(a=traced({path}), b=mem(), userxattr)");
+    let first = built(&staged);
+    let error = error_of(&staged);
+    assert!(matches!(error, SpecError::Build { .. }), "{error:?}");
+    let said = error.to_string();
+    assert!(said.contains("`a`") && said.contains("in use by another filesystem"), "{said}");
+    // Which stages nothing.
+    built(&format!("dual(a={path}, b=mem(), policy=backend-a-only, userxattr)"));
+    drop(first);
+    built(&staged);
 }
 
 #[test]
